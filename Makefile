@@ -1,0 +1,72 @@
+# make study   the experiment        make test   every check
+PYTHON ?= python3
+PIP_ARGS ?=
+STUDY_ARGS ?=
+PYTEST_ARGS ?=
+
+SHELL = /bin/sh
+VENV = .venv
+RUN = $(VENV)/bin/python
+STAMP = $(VENV)/.installed
+
+.DEFAULT_GOAL = help
+.PHONY: help venv study test lint types unit doctest format benchmark api clean
+
+help: ## list the targets
+	@echo 'Targets:'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)$$/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
+	@echo 'Variables: PYTHON (python3), PIP_ARGS (for pip install), STUDY_ARGS (for the study),'
+	@echo '           PYTEST_ARGS (for the tests)'
+
+# The stamp comes last: an interrupted or failed installation starts anew next time.
+$(STAMP): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+	  echo 'error: found no `$(PYTHON)`; set PYTHON to a Python 3.11 or newer: make PYTHON=/path/to/python3' >&2; \
+	  exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'error: pbnn needs Python 3.11 or newer, and `$(PYTHON)` is' "$$("$(PYTHON)" --version 2>&1)." >&2; \
+	  echo '       Choose another one: make PYTHON=python3.12' >&2; \
+	  exit 1; }
+	@rm -rf $(VENV)
+	@"$(PYTHON)" -m venv $(VENV) || { \
+	  rm -rf $(VENV); \
+	  echo 'error: `$(PYTHON) -m venv` failed; the module venv or ensurepip is probably not installed.' >&2; \
+	  echo '       On Debian or Ubuntu: apt-get install python3-venv' >&2; \
+	  echo '       (for a Python that is not the default one: apt-get install python3.X-venv)' >&2; \
+	  exit 1; }
+	$(RUN) -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+venv: $(STAMP) ## make .venv, with the versions of constraints.txt
+
+study: $(STAMP) ## run the study: tables and figures in reports/pac_bound_mnist
+	$(RUN) studies/pac_bound_mnist.py $(STUDY_ARGS)
+
+test: lint types unit doctest ## lint, format, types, tests, doctests
+
+lint: $(STAMP) ## ruff: rules and format
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: $(STAMP) ## mypy
+	$(RUN) -m mypy
+
+unit: $(STAMP) ## the tests
+	$(RUN) -m pytest $(PYTEST_ARGS)
+
+doctest: $(STAMP) ## the examples in the docstrings
+	$(RUN) -m pytest --doctest-modules --doctest-glob=README.md pbnn README.md
+
+format: $(STAMP) ## let ruff mend what it can
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+benchmark: $(STAMP) ## time the code
+	$(RUN) -m pytest tests/benchmarks $(PYTEST_ARGS)
+
+api: $(STAMP) ## rewrite tests/data/public_api.txt after a deliberate change
+	PBNN_UPDATE_API=1 $(RUN) -m pytest -q tests/test_public_api.py
+
+clean: ## remove .venv, caches and builds
+	rm -rf $(VENV) build dist pbnn.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	find bounds pbnn studies tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,139 @@
+"""How a probability of failure is shared among statements that must all hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+
+
+def union_price(count: int) -> float:
+    r"""The price in nats of choosing one of `count` bounds after seeing the data.
+
+    .. math:: \ln \frac{1}{\delta/\text{count}} = \ln\frac{1}{\delta} + \ln(\text{count})
+
+    Added to the KL divergence it pays for a grid of parameters, of priors or of models. The grid
+    must not depend on the data, and every member that could have been chosen counts.
+
+    Parameters
+    ----------
+    count : int
+        Number of bounds to choose from, at least 1.
+
+    Raises
+    ------
+    ValueError
+        If `count` is below 1.
+    TypeError
+        If `count` is not an integer.
+
+    References
+    ----------
+    J. Langford (2005), "Tutorial on practical prediction theory for classification", JMLR 6
+    (union bound).
+
+    Examples
+    --------
+    >>> union_price(1)
+    0.0
+    >>> round(union_price(1000), 6)
+    6.907755
+    """
+    return math.log(_whole(count))
+
+
+def share_delta(delta: float, weights: Mapping[str, float]) -> dict[str, float]:
+    r"""Share a probability of failure in proportion to weights chosen before seeing the data.
+
+    .. math:: \delta_i = w_i\,\delta, \qquad \sum_i w_i \le 1
+
+    By the union bound all statements hold together with probability at least
+    :math:`1 - \sum_i \delta_i \ge 1 - \delta`. Shares are rounded down, so that this sum does not
+    exceed `delta`, neither as real numbers nor when added up in floating point.
+
+    Parameters
+    ----------
+    delta : float
+        Probability that any of the statements may fail, in (0, 1).
+    weights : mapping of str to float
+        Positive weights with a sum of at most 1 (give or take 1e-9, for weights such as thirds).
+
+    Raises
+    ------
+    ValueError
+        If `delta` or a weight is outside its domain, there is none, or they sum to more than 1.
+
+    References
+    ----------
+    J. Langford (2005), "Tutorial on practical prediction theory for classification", JMLR 6
+    (Occam's razor bound).
+
+    Examples
+    --------
+    >>> share_delta(0.05, {"bound": 0.5, "draws": 0.25})
+    {'bound': 0.025, 'draws': 0.0125}
+    """
+    _check_delta(delta)
+    if not weights:
+        raise ValueError("`weights` must hold at least one weight, got none.")
+    for name, weight in weights.items():
+        if not 0 < weight < math.inf:
+            raise ValueError(f"`weights` must be positive, got {weight!r} for {name!r}.")
+    total = sum(map(Fraction, weights.values()))
+    if total > 1 + 1e-9:
+        raise ValueError(f"`weights` must sum to at most 1, got {float(total)!r}.")
+    whole = Fraction(delta) / max(total, Fraction(1))
+    shares = {name: _round_down(whole * Fraction(weight)) for name, weight in weights.items()}
+    while sum(shares.values()) > delta:
+        shares = {name: math.nextafter(share, 0.0) for name, share in shares.items()}
+    return shares
+
+
+def delta_each(delta: float, count: int) -> float:
+    r"""The equal share of a probability of failure among `count` statements, rounded down.
+
+    .. math:: \delta / \text{count}
+
+    Parameters
+    ----------
+    delta : float
+        Probability that any of the statements may fail, in (0, 1).
+    count : int
+        Number of statements, at least 1, fixed before seeing the data.
+
+    Raises
+    ------
+    ValueError
+        If `delta` is outside (0, 1) or `count` below 1.
+    TypeError
+        If `count` is not an integer.
+
+    References
+    ----------
+    O. J. Dunn (1961), "Multiple comparisons among means", JASA 56 (Bonferroni's inequality).
+
+    Examples
+    --------
+    >>> delta_each(0.05, 2)
+    0.025
+    """
+    _check_delta(delta)
+    return _round_down(Fraction(delta) / _whole(count))
+
+
+def _check_delta(delta: float) -> None:
+    if not 0 < delta < 1:
+        raise ValueError(f"`delta` must lie in (0, 1), got {delta!r}.")
+
+
+def _whole(count: int) -> int:
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise TypeError(f"`count` must be an integer, got {type(count).__name__}.")
+    if count < 1:
+        raise ValueError(f"`count` must be at least 1, got {count}.")
+    return count
+
+
+def _round_down(exact: Fraction) -> float:
+    nearest = float(exact)
+    return nearest if Fraction(nearest) <= exact else math.nextafter(nearest, 0.0)

@@ -1,0 +1,37 @@
+"""Probabilistic binary neural networks with PAC-Bayes certificates."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pbnn.certificates import Certificate, certify_gibbs, certify_vote
+    from pbnn.networks import MLP, PBGNet
+    from pbnn.training import fit
+
+__version__ = "0.1.0"
+
+# Importing these modules costs seconds (torch); the names are fetched when first used.
+_LAZY = {
+    "Certificate": "pbnn.certificates",
+    "MLP": "pbnn.networks",
+    "PBGNet": "pbnn.networks",
+    "certify_gibbs": "pbnn.certificates",
+    "certify_vote": "pbnn.certificates",
+    "fit": "pbnn.training",
+}
+
+__all__ = ["MLP", "Certificate", "PBGNet", "__version__", "certify_gibbs", "certify_vote", "fit"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -1,0 +1,7 @@
+"""Data sets as NumPy arrays, the tasks made of them, and splits fixed before any training."""
+
+from pbnn.data.registry import DataUnavailable
+from pbnn.data.splits import Splits, split
+from pbnn.data.tasks import TASKS, Task, embedded_twin, load
+
+__all__ = ["TASKS", "DataUnavailable", "Splits", "Task", "embedded_twin", "load", "split"]

@@ -1,0 +1,106 @@
+"""Finding the files of a collection: a named folder, else the cache, else the mirrors."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pbnn.data.download import Patience, download
+from pbnn.data.idx import read_bytes
+from pbnn.data.registry import Collection, DataUnavailable, IdxFile
+
+
+def obtain(
+    collection: Collection,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    offline: bool = False,
+    progress: bool = True,
+    patience: Patience | None = None,
+) -> dict[str, NDArray[np.uint8]]:
+    """The arrays of a collection by the name of their file, each verified by its SHA-256.
+
+    A folder named by `data_dir` or by the environment variable ``PBNN_DATA`` must have every
+    file. Otherwise each file comes from the user's cache or, unless `offline`, from a mirror into
+    the cache, where a damaged file counts as missing and is replaced.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the named folder, or a file in it, is missing.
+    ValueError
+        Naming the file in the named folder whose content is wrong.
+    DataUnavailable
+        If neither cache nor mirrors have a file.
+    """
+    named = data_dir if data_dir is not None else os.environ.get("PBNN_DATA") or None
+    if named is not None:
+        return _read_named(collection, Path(named).expanduser())
+    folder = cache_folder() / collection.folder
+    arrays, tried = _read_cached(collection, folder)
+    if tried and offline:
+        tried.append("the mirrors: not asked, because of `offline`")
+    elif tried:
+        missing = {name: file for name, file in collection.files.items() if name not in arrays}
+        tried += download(missing, collection.mirrors, folder, progress=progress, patience=patience)
+        arrays, _ = _read_cached(collection, folder)
+    if len(arrays) < len(collection.files):
+        raise DataUnavailable(_advice(collection, tried))
+    return arrays
+
+
+def cache_folder() -> Path:
+    """The user's cache for pbnn: pooch's choice, or ``~/.cache/pbnn`` without pooch."""
+    if importlib.util.find_spec("pooch") is not None:
+        import pooch
+
+        return Path(pooch.os_cache("pbnn"))
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pbnn"
+
+
+def _locate(folder: Path, name: str) -> Path:
+    """The file, gzipped or raw: in this order, so that a download outranks a damaged raw file."""
+    for path in (folder / f"{name}.gz", folder / name):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"{folder} has neither {name} nor {name}.gz.")
+
+
+def _read(folder: Path, name: str, file: IdxFile) -> NDArray[np.uint8]:
+    path = _locate(folder, name)
+    return file.read(read_bytes(path, file.size), str(path))
+
+
+def _read_named(collection: Collection, data_dir: Path) -> dict[str, NDArray[np.uint8]]:
+    if not data_dir.is_dir():
+        raise FileNotFoundError(f"`data_dir` (or PBNN_DATA) names no folder: {data_dir}.")
+    folder = data_dir / collection.folder
+    return {name: _read(folder, name, file) for name, file in collection.files.items()}
+
+
+def _read_cached(
+    collection: Collection, folder: Path
+) -> tuple[dict[str, NDArray[np.uint8]], list[str]]:
+    """The intact files of the cache, and why the others are not."""
+    arrays, reasons = {}, []
+    for name, file in collection.files.items():
+        try:
+            arrays[name] = _read(folder, name, file)
+        except (OSError, ValueError) as error:
+            reasons.append(f"the cache: {error}")
+    return arrays, reasons
+
+
+def _advice(collection: Collection, tried: list[str]) -> str:
+    return "\n".join(
+        [
+            f"{collection.title} is not available. Tried:",
+            *(f"  - {attempt}" for attempt in tried),
+            f"To provide it, put {', '.join(collection.files)} (raw or as .gz) into "
+            f"<folder>/{collection.folder} and pass `data_dir`=<folder> or set PBNN_DATA=<folder>.",
+        ]
+    )

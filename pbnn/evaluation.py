@@ -1,0 +1,210 @@
+"""Risks of the randomised network and of the vote, exact or from draws, in float64."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pbnn.functional import SQRT_TWO_OVER_PI, expect_over_signs
+from pbnn.networks import EXACT_UP_TO, PBGNet
+
+UNIT_ROUNDOFF = 2.0**-53
+CHUNK_NUMBERS = 250_000
+"""Numbers in an intermediate table: 2 MB of float64, so that passes over it stay in the cache."""
+
+
+@dataclass(frozen=True)
+class Risks:
+    """What a posterior does on a set of points.
+
+    Attributes
+    ----------
+    n : int
+        Number of points.
+    gibbs : float
+        Risk of a random network: the mean of (1 − yF)/2, exact or averaged over draws.
+    tandem : float
+        Probability that two independent random networks both err.
+    vote : float
+        Error of the aggregate's sign; a point counts as an error where rounding or, with draws,
+        four standard errors leave its sign open.
+    undecided : float
+        Share of those open points.
+    draws : int
+        Independent draws behind `gibbs`; 0 if it is exact. The tandem risk has half as many.
+    rounding : float
+        Bound on the floating-point error of an exact `gibbs`, or of the probability with which a
+        drawn network errs.
+    """
+
+    n: int
+    gibbs: float
+    tandem: float
+    vote: float
+    undecided: float
+    draws: int
+    rounding: float
+
+
+@torch.no_grad()
+def risks(
+    network: PBGNet,
+    x: Tensor,
+    y: Tensor,
+    *,
+    draws: int = 1_000_000,
+    generator: torch.Generator | None = None,
+) -> Risks:
+    """Risks of the randomised network and of its vote on points (x, y).
+
+    Up to 12 hidden units everything is summed exactly. Wider networks are sampled: a fresh hidden
+    layer for every datum, twice a pass (the tandem risk needs two independent networks), the last
+    layer averaged analytically.
+
+    Parameters
+    ----------
+    network : PBGNet
+    x : Tensor, shape (n, ...)
+    y : Tensor of ±1, shape (n,)
+    draws : int
+        Least number of draws where sampling is needed; rounded up to whole passes over the points.
+        Fix it before looking.
+    generator : torch.Generator, optional
+        For the draws; required where sampling is needed, on the device of the points.
+    """
+    check_labelled(x, y)
+    network = copy.deepcopy(network).double()
+    y = y.double()
+    if network.width <= EXACT_UP_TO:
+        return exact_risks(network, x, y)
+    if generator is None:
+        raise ValueError(f"`generator` is needed to sample a network of width {network.width}.")
+    if draws < 1:
+        raise ValueError(f"`draws` must be a positive integer, got {draws}.")
+    return sampled_risks(network, x, y, math.ceil(draws / (2 * len(x))), generator)
+
+
+def exact_risks(network: PBGNet, x: Tensor, y: Tensor) -> Risks:
+    """Risks of a float64 network by the exact sum over its sign patterns."""
+    outputs = network.pattern_outputs()
+    aggregate = torch.cat(
+        [
+            expect_over_signs(outputs, network.hidden_means(x[part].double()))
+            for part in chunks(len(x), max(network.in_features, len(outputs)))
+        ]
+    )
+    loss = (1 - y * aggregate) / 2
+    rounding = rounding_error(network, len(x))
+    open_sign = aggregate.abs() <= 2 * rounding
+    return Risks(
+        n=len(x),
+        gibbs=mean(loss),
+        tandem=mean(loss.square()),
+        vote=mean(((y * aggregate < 0) | open_sign).double()),
+        undecided=mean(open_sign.double()),
+        draws=0,
+        rounding=rounding,
+    )
+
+
+def sampled_risks(
+    network: PBGNet, x: Tensor, y: Tensor, passes: int, generator: torch.Generator
+) -> Risks:
+    """Risks of a float64 network from pairs of independent networks, `passes` pairs a datum."""
+    gibbs, tandem, wrong, unclear = [], [], [], []
+    for part in chunks(len(x), max(network.in_features, network.width)):
+        means, label = network.hidden_means(x[part].double()), y[part]
+        total, squares, both = (torch.zeros_like(label) for _ in range(3))
+        for _ in range(passes):
+            first = network.sample_mean(means, generator)
+            second = network.sample_mean(means, generator)
+            total += first + second
+            squares += first.square() + second.square()
+            both += (1 - label * first) * (1 - label * second) / 4
+        count = 2 * passes
+        vote = total / count
+        variance = (squares / count - vote.square()).clamp_min(0) / max(count - 1, 1)
+        unclear.append(vote.abs() <= 4 * variance.sqrt())
+        wrong.append(label * vote < 0)
+        gibbs.append((1 - label * vote) / 2)
+        tandem.append(both / passes)
+    open_sign = torch.cat(unclear)
+    return Risks(
+        n=len(x),
+        gibbs=mean(torch.cat(gibbs)),
+        tandem=mean(torch.cat(tandem)),
+        vote=mean((torch.cat(wrong) | open_sign).double()),
+        undecided=mean(open_sign.double()),
+        draws=2 * passes * len(x),
+        rounding=rounding_error(network, len(x)),
+    )
+
+
+@torch.no_grad()
+def errors_of_one_draw_each(
+    network: PBGNet, x: Tensor, y: Tensor, generator: torch.Generator
+) -> int:
+    """Errors when every point meets its own fresh network of the posterior.
+
+    For a posterior fixed without these points the count is exactly binomial with the Gibbs risk.
+    """
+    check_labelled(x, y)
+    network = copy.deepcopy(network).double()
+    wrong = torch.zeros((), dtype=torch.int64, device=x.device)
+    for part in chunks(len(x), max(network.in_features, network.width)):
+        wrong += (network.sample(x[part].double(), generator) != y[part]).sum()
+    return int(wrong)
+
+
+@torch.no_grad()
+def mode_error(network: PBGNet, x: Tensor, y: Tensor) -> float:
+    """Error of the deterministic sign network at the posterior mean."""
+    check_labelled(x, y)
+    return mean((network.mode(x) != y).double())
+
+
+def rounding_error(network: PBGNet, n: int) -> float:
+    r"""Bound on the error of a float64 Gibbs risk, from the sizes and norms of the network.
+
+    A unit's argument :math:`z = w \cdot x / \lVert x \rVert` of d terms is off by at most
+    :math:`(2d + 8) u \lVert w \rVert` (u = 2⁻⁵³; dot product, norm, root and quotient), its mean
+    erf(z/√2) by √(2/π) times that plus 4u. The aggregate is multilinear in the means with partial
+    derivatives at most 1, so the units' errors add up; a sampled network differs from an exact
+    draw with at most the same probability. The mean over n points adds nu. Twice the sum is taken.
+    """
+    total = 0.0
+    for layer in (network.hidden, network.output):
+        weight = layer.weight.mean
+        norm = float(weight.double().norm(dim=1).sum())
+        per_unit = SQRT_TWO_OVER_PI * (2 * weight.shape[1] + 8) * UNIT_ROUNDOFF
+        total += per_unit * norm + 8 * UNIT_ROUNDOFF * len(weight)
+    return 2 * (total + n * UNIT_ROUNDOFF)
+
+
+def check_labelled(x: Tensor, y: Tensor) -> None:
+    """Refuse points without labels ±1."""
+    if len(x) == 0 or y.shape != (len(x),):
+        raise ValueError(
+            f"`x` and `y` must have the same positive length, got {len(x)} points and labels of "
+            f"shape {tuple(y.shape)}."
+        )
+    if not bool((y.abs() == 1).all()):
+        raise ValueError("`y` must hold labels −1 and +1 only.")
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("`x` must be finite, got NaN or infinity.")
+
+
+def chunks(n: int, numbers_a_point: int) -> Iterator[slice]:
+    """Slices of 0…n that hold at most `CHUNK_NUMBERS` numbers each."""
+    size = max(1, CHUNK_NUMBERS // numbers_a_point)
+    return (slice(start, start + size) for start in range(0, n, size))
+
+
+def mean(values: Tensor) -> float:
+    """Mean of float64 values as a Python float."""
+    return float(values.mean())

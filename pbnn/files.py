@@ -1,0 +1,103 @@
+"""Files that are whole or absent: atomic writes, hashes, and JSON with a schema version."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that replaces it on success and vanishes on failure.
+
+    The parent folder is made if missing. The temporary name keeps the suffix of `path`, so that
+    libraries which choose a format by suffix write the right one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with atomic(folder / "a.txt") as part:
+    ...     _ = part.write_text("whole")
+    >>> (folder / "a.txt").read_text()
+    'whole'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
+    # Not by tempfile, whose files are private: others may read a report as far as the umask says.
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        yield part
+        with part.open("rb+") as written:
+            os.fsync(written.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
+    """Write text or bytes so that a reader, or a crash, never sees half a file."""
+    with atomic(path) as part:
+        part.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def sha256(data: str | bytes | os.PathLike[str]) -> str:
+    """SHA-256 in hexadecimal of bytes, of a text, or of the content of a file given as a path."""
+    if isinstance(data, os.PathLike):
+        with open(data, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+
+
+def write_json(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
+    """Write a record atomically as JSON; it must carry its `schema_version`."""
+    if "schema_version" not in record:
+        raise ValueError("`record` must hold a `schema_version`, got none.")
+    write_atomic(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike[str], kind: str, schema_version: int) -> dict[str, Any]:
+    """Read a record written by `write_json`, refusing what is damaged or newer than we know.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    kind : str
+        What the file should hold ("certificate", "run record"), for the error message.
+    schema_version : int
+        The newest version this code understands.
+
+    Raises
+    ------
+    ValueError
+        Naming the file, if it is not JSON, not a record, has no version, or a newer one.
+    """
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a readable {kind}: {error}.") from error
+    if not isinstance(record, dict):
+        raise ValueError(
+            f"{path} is not a {kind}: expected an object, got a {type(record).__name__}."
+        )
+    check_schema_version(record.get("schema_version"), str(path), kind, schema_version)
+    return record
+
+
+def check_schema_version(found: object, where: str, kind: str, newest: int) -> None:
+    """Refuse a version that is no positive integer, or newer than `newest`."""
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise ValueError(f"{where}: `schema_version` must be a positive integer, got {found!r}.")
+    if found > newest:
+        raise ValueError(
+            f"{where}: this {kind} has schema_version {found}, but this pbnn reads up to {newest}; "
+            "a newer pbnn wrote it."
+        )

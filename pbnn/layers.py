@@ -1,0 +1,117 @@
+"""Layers: a posterior over weights together with the three ways of passing it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from pbnn.functional import (
+    Moments,
+    append_one,
+    hard_sign,
+    linear,
+    sample_signs,
+    sign,
+)
+from pbnn.posteriors import GaussianPosterior
+
+
+def xavier_normal(
+    out_features: int,
+    in_features: int,
+    generator: torch.Generator,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Xavier-normal means of shape (out, in), drawn on the CPU so that any device agrees.
+
+    Variance 2/(in + out) (Glorot and Bengio 2010).
+    """
+    scale = math.sqrt(2 / (in_features + out_features))
+    draw = torch.randn(out_features, in_features, generator=generator, dtype=torch.float64) * scale
+    return draw.to(dtype=dtype or torch.get_default_dtype(), device=device)
+
+
+class SignLinear(nn.Module):
+    """A dense layer with Gaussian weights followed by the sign.
+
+    A bias is the weight of an appended constant 1: it joins the numerator, the normaliser and the
+    KL alike.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    bias : bool
+    generator : torch.Generator
+        A CPU generator; draws the prior mean (Xavier normal, bias 0).
+    dtype, device
+        Of every parameter and buffer.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = False,
+        generator: torch.Generator,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.bias = bias
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight = GaussianPosterior(self._draw(generator, dtype, device))
+
+    def _draw(
+        self,
+        generator: torch.Generator,
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
+    ) -> Tensor:
+        mean = xavier_normal(
+            self.out_features, self.in_features, generator, dtype=dtype, device=device
+        )
+        if not self.bias:
+            return mean
+        return torch.cat([mean, mean.new_zeros(self.out_features, 1)], dim=1)
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """The input with the constant of the bias, if there is one."""
+        return append_one(x) if self.bias else x
+
+    def activation(self, x: Tensor) -> Moments:
+        """Exact moments of each unit's sign for a known input."""
+        return sign(linear(self.inputs(x), self.weight.mean))
+
+    def analytic(self, x: Moments) -> Moments:
+        """Mean-field moments of each unit's sign for random inputs (central limit theorem)."""
+        if self.bias:
+            x = Moments(append_one(x.mean), torch.nn.functional.pad(x.var, (0, 1)))
+        return sign(linear(x, self.weight.mean))
+
+    def sample(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Signs of one fresh draw of the layer for every datum (row) of `x`.
+
+        Given the input, the signs of different units are independent, so drawing them is the same
+        as drawing the weights.
+        """
+        return sample_signs(self.activation(x).mean, generator)
+
+    def mode(self, x: Tensor) -> Tensor:
+        """Signs of the deterministic layer at the posterior mean."""
+        return hard_sign(nn.functional.linear(self.inputs(x), self.weight.mode()))
+
+    def kl(self) -> Tensor:
+        """KL of the layer's weights in nats."""
+        return self.weight.kl()
+
+    @torch.no_grad()
+    def restart(self, generator: torch.Generator) -> None:
+        """Redraw the posterior's starting point; the prior stays."""
+        mean = self.weight.mean
+        mean.copy_(self._draw(generator, mean.dtype, mean.device))

@@ -1,0 +1,136 @@
+"""What all figures share: panels, scales, legends and files that are the same on every run."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
+
+from pbnn.files import atomic
+
+STYLE = Path(__file__).parents[1] / "pbnn.mplstyle"
+NARROW, WIDE = 3.25, 6.75
+MARKERS = "osD^vPX*"
+GREY = "0.35"
+# Without dates and versions, the same figure is the same file.
+METADATA: Mapping[str, dict[str, Any]] = {
+    ".pdf": {"CreationDate": None},
+    ".svg": {"Date": None},
+    ".png": {"Software": None},
+}
+
+
+def make_panels(
+    count: int, heights: Sequence[float], height: float
+) -> tuple[Figure, list[list[Axes]]]:
+    """A figure with bands of three or four panels; for each of `heights`, its axes in order."""
+    across = count if count <= 4 else 3
+    bands = -(-count // across)
+    width = NARROW if count == 1 else WIDE
+    figure = Figure(figsize=(width, 0.75 + bands * height), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(bands * len(heights), across, height_ratios=[*heights] * bands)
+    rows: list[list[Axes]] = [[] for _ in heights]
+    for index in range(count):
+        band, column = divmod(index, across)
+        for level, row in enumerate(rows):
+            axes = figure.add_subplot(
+                grid[band * len(heights) + level, column],
+                sharex=rows[0][index] if level else None,
+                sharey=row[0] if row and level == 0 else None,
+            )
+            if level < len(heights) - 1:
+                axes.tick_params(labelbottom=False)
+            if column and level == 0:
+                axes.tick_params(labelleft=False)
+            row.append(axes)
+    return figure, rows
+
+
+def label_rows(axes_row: Iterable[Axes], text: str) -> None:
+    """Label the vertical axis of the first panel of each band."""
+    for axes in axes_row:
+        place = axes.get_subplotspec()
+        if place is not None and place.is_first_col():
+            axes.set_ylabel(text)
+
+
+def fit(axes: Axes, name: str, values: Sequence[float]) -> None:
+    """Limits and ticks for all values: logarithmic if they span much, down to a zero if need be."""
+    positive = [value for value in values if value > 0]
+    if not positive or max(positive) < 4 * min(positive):
+        pad = 0.08 * ((max(values) - min(values)) or 1.0)
+        getattr(axes, f"set_{name}lim")(min(values) - pad, max(values) + pad)
+        return
+    low, high = min(positive), max(positive)
+    first, ticks = low / 1.3, _ticks(low / 1.3, high * 1.3)
+    if min(values) <= 0:
+        getattr(axes, f"set_{name}scale")("symlog", linthresh=low, linscale=0.5)
+        first, ticks = -low / 4, [0.0, *(tick for tick in ticks if tick >= low)]
+    else:
+        getattr(axes, f"set_{name}scale")("log")
+    getattr(axes, f"set_{name}lim")(first, high * 1.3)
+    axis = getattr(axes, f"{name}axis")
+    axis.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    axis.set_minor_locator(NullLocator())
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """At most five of the series 1, 2, 5, or, over many decades, some powers of ten."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for series in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [float(f"{digit}e{decade}") for decade in decades for digit in series]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= 5:
+            return ticks
+    return ticks[:: -(-len(ticks) // 5)]
+
+
+def look_of(methods: Sequence[str], method: str) -> dict[str, str]:
+    """Colour and marker of a method: the same in all panels."""
+    index = methods.index(method)
+    colors = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
+    return {"color": colors[index % len(colors)], "marker": MARKERS[index % len(MARKERS)]}
+
+
+def legend(
+    figure: Figure, methods: Sequence[str], others: list[Line2D], panels: int, lines: bool = False
+) -> None:
+    """One legend below all panels, where it covers nothing."""
+    handles = []
+    for method in methods:
+        look = look_of(methods, method)
+        marker = "none" if lines else look["marker"]
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=look["color"],
+                marker=marker,
+                linestyle="-" if lines else "none",
+                label=method,
+            )
+        )
+    columns = 2 if panels == 1 else 5
+    figure.legend(handles=handles + others, loc="outside lower center", ncols=columns)
+
+
+def save(draw: Callable[[], Figure], path: str | os.PathLike[str]) -> list[Path]:
+    """Draw under the style alone, whatever the user's settings, and write each format."""
+    stem = Path(path)
+    paths = [stem.with_name(stem.name + suffix) for suffix in METADATA]
+    with matplotlib.style.context(["default", STYLE]):
+        figure = draw()
+        for target in paths:
+            with atomic(target) as part:
+                figure.savefig(part, metadata=METADATA[target.suffix])
+    return paths

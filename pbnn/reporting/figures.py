@@ -1,0 +1,236 @@
+"""Figures: bounds against errors, and learning curves, as PDF, SVG and PNG."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from pbnn.reporting.drawing import GREY, fit, label_rows, legend, look_of, make_panels, save
+
+
+def bound_vs_error(
+    frame: pd.DataFrame,
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    majority: str = "majority",
+) -> list[Path]:
+    """Draw each bound against the test error of the same predictor, one panel per data set.
+
+    Filled markers are randomised networks (``bound_gibbs`` against ``gibbs_test``), hollow ones
+    votes (``bound_vote`` against ``error_test``); bars are standard deviations over seeds. Below
+    the diagonal a bound is violated on the test set; above the dotted line it is vacuous, as the
+    constant predictor does better.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        From `pbnn.reporting.table`.
+    path : path
+        The files' name without suffix.
+    title : str, optional
+        Printed above the panels.
+    majority : str
+        The method whose test error is the level of vacuity; it has no marker.
+
+    Returns
+    -------
+    list of Path
+        The PDF, the SVG and the PNG.
+
+    Raises
+    ------
+    ValueError
+        If no row has a bound with the test error of its predictor.
+    """
+    pairs = _pairs(frame[frame["method"] != majority])
+    if pairs.empty:
+        raise ValueError("`frame` must hold a bound and its test error, got none.")
+    levels = frame[frame["method"] == majority].set_index("dataset")["error_test"].dropna()
+    levels = levels[levels.index.isin(pairs["dataset"])]
+    datasets, methods = _unique(pairs["dataset"]), _unique(pairs["method"])
+    # The largest test error among the bounds, so that the diagonal is in sight.
+    bounds = [*pairs["bound"], *levels, pairs["error"].max()]
+
+    def draw() -> Figure:
+        figure, (panels,) = make_panels(len(datasets), [1.0], height=1.9)
+        for axes, dataset in zip(panels, datasets, strict=True):
+            axes.set_title(dataset)
+            _draw_pairs(axes, pairs[pairs["dataset"] == dataset], methods)
+            fit(axes, "x", [*pairs["error"]])
+            fit(axes, "y", bounds)
+            _draw_diagonal(axes, [*pairs["error"], *bounds])
+            if dataset in levels:
+                axes.axhline(levels[dataset], color=GREY, linestyle=":", linewidth=0.9)
+            axes.set_xlabel("test error")
+        label_rows(panels, "bound")
+        legend(figure, methods, _pair_keys(pairs, not levels.empty), len(datasets))
+        if title:
+            figure.suptitle(title)
+        return figure
+
+    return save(draw, path)
+
+
+def _pairs(frame: pd.DataFrame) -> pd.DataFrame:
+    """Long form: one row per predictor with a bound and the test error of that predictor."""
+    parts = []
+    for kind, error, bound in (
+        ("randomised", "gibbs_test", "bound_gibbs"),
+        ("vote", "error_test", "bound_vote"),
+    ):
+        part = frame[["dataset", "method"]].copy()
+        part["kind"] = kind
+        for name, column in (("error", error), ("bound", bound)):
+            part[name] = frame[column].astype(float)
+            part[f"{name}_std"] = frame[f"{column}_std"].fillna(0.0).astype(float)
+        parts.append(part)
+    return pd.concat(parts).dropna(subset=["error", "bound"])
+
+
+def _draw_pairs(axes: Axes, pairs: pd.DataFrame, methods: Sequence[str]) -> None:
+    for row in pairs.to_dict("records"):
+        look = look_of(methods, row["method"])
+        axes.errorbar(
+            row["error"],
+            row["bound"],
+            xerr=row["error_std"] or None,
+            yerr=row["bound_std"] or None,
+            marker=look["marker"],
+            color=look["color"],
+            markerfacecolor=look["color"] if row["kind"] == "randomised" else "white",
+            linestyle="none",
+            elinewidth=0.7,
+            zorder=3,
+        )
+
+
+def _draw_diagonal(axes: Axes, values: Sequence[float]) -> None:
+    """The line bound = test error, point by point: with a zero it bends on mixed axes."""
+    positive = [value for value in values if value > 0]
+    line = [0.0, *np.geomspace(min(positive) / 10, 10 * max(positive), 300)]
+    axes.plot(line, line, color=GREY, linewidth=0.8, zorder=1, scalex=False, scaley=False)
+
+
+def _pair_keys(pairs: pd.DataFrame, vacuity: bool) -> list[Line2D]:
+    keys = []
+    for kind, face in (("randomised", GREY), ("vote", "white")):
+        if kind in set(pairs["kind"]):
+            keys.append(
+                Line2D(
+                    [],
+                    [],
+                    linestyle="none",
+                    marker="o",
+                    color=GREY,
+                    markerfacecolor=face,
+                    label=f"{kind} network" if kind == "randomised" else kind,
+                )
+            )
+    keys.append(Line2D([], [], color=GREY, linewidth=0.8, label="bound = test error"))
+    if vacuity:
+        keys.append(
+            Line2D([], [], color=GREY, linewidth=0.9, linestyle=":", label="majority class")
+        )
+    return keys
+
+
+def learning_curves(
+    records: Iterable[Mapping[str, Any]],
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+) -> list[Path]:
+    """Draw bound (solid) and risk (dashed) against epochs, and the KL below, by data set.
+
+    Lines are means over seeds, shades reach from the smallest to the largest; both end where the
+    first seed of a method stops.
+
+    Parameters
+    ----------
+    records : iterable of mappings
+        Each with ``config`` (``dataset``, ``method``) and ``curve``, a list of points with
+        ``epoch``, ``bound``, ``risk`` and ``kl``; those without a curve are left out.
+    path : path
+        The files' name without suffix.
+    title : str, optional
+        Printed above the panels.
+
+    Returns
+    -------
+    list of Path
+        The PDF, the SVG and the PNG.
+
+    Raises
+    ------
+    ValueError
+        If no record has a curve.
+    """
+    curves = _curves(records)
+    if curves.empty:
+        raise ValueError("`records` must hold a curve, got none.")
+    datasets, methods = _unique(curves["dataset"]), _unique(curves["method"])
+    risks = [*curves["bound"].dropna(), *curves["risk"].dropna()]
+
+    def draw() -> Figure:
+        figure, (top, bottom) = make_panels(len(datasets), [2.2, 1.0], height=2.5)
+        for column, dataset in enumerate(datasets):
+            of_dataset = curves[curves["dataset"] == dataset]
+            top[column].set_title(dataset)
+            for method in _unique(of_dataset["method"]):
+                color, runs = (
+                    look_of(methods, method)["color"],
+                    of_dataset[of_dataset["method"] == method],
+                )
+                _draw_range(top[column], runs, "bound", color, "-")
+                _draw_range(top[column], runs, "risk", color, "--")
+                _draw_range(bottom[column], runs, "kl", color, "-")
+            fit(top[column], "y", risks)
+            bottom[column].set_xlabel("epoch")
+            bottom[column].xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        for row, label in ((top, "bound, risk"), (bottom, "KL")):
+            label_rows(row, label)
+        figure.align_ylabels()
+        styles = [
+            Line2D([], [], color=GREY, linestyle="-", label="bound"),
+            Line2D([], [], color=GREY, linestyle="--", label="risk"),
+        ]
+        legend(figure, methods, styles, len(datasets), lines=True)
+        if title:
+            figure.suptitle(title)
+        return figure
+
+    return save(draw, path)
+
+
+def _curves(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    rows = [
+        {"dataset": record["config"]["dataset"], "method": record["config"]["method"], "run": run}
+        | {name: point.get(name) for name in ("epoch", "bound", "risk", "kl")}
+        for run, record in enumerate(records)
+        for point in record.get("curve") or ()
+    ]
+    columns = ["dataset", "method", "run", "epoch", "bound", "risk", "kl"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.astype(dict.fromkeys(columns[3:], float))
+
+
+def _draw_range(axes: Axes, runs: pd.DataFrame, name: str, color: str, style: str) -> None:
+    by_epoch = runs.dropna(subset=[name]).groupby("epoch")[name]
+    shown = by_epoch.agg(["mean", "min", "max", "size"])
+    shown = shown[shown["size"] == runs["run"].nunique()]
+    axes.plot(shown.index, shown["mean"], color=color, linestyle=style)
+    axes.fill_between(shown.index, shown["min"], shown["max"], color=color, alpha=0.15, linewidth=0)
+
+
+def _unique(values: pd.Series[str]) -> list[str]:
+    return [str(value) for value in values.unique()]

@@ -1,0 +1,271 @@
+"""The fit loop: the whole data set on the device, seeds, progress, early stop, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pbnn.files import atomic, check_schema_version
+from pbnn.networks import MLP, NETWORKS, PBGNet
+from pbnn.objectives import BoundObjective, Objective
+
+SCHEMA_VERSION = 1
+"""Of checkpoints."""
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+"""Turns the images of an epoch into new ones, drawing from the generator."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How to train: Adam on a one-cycle learning rate.
+
+    Parameters
+    ----------
+    epochs, batch : int
+    learning_rate : float
+        Peak of the cycle, reached after a tenth of the steps.
+    kl_warmup : float
+        Share of the steps in which the weight of the KL rises from 0 to 1; moves the posterior
+        only, so it costs no confidence.
+    patience : int
+        Epochs without a better training objective after which to stop; 0 never stops. The
+        objective is the only thing looked at, never a validation or test figure.
+    compile : bool
+        Compile the objective with `torch.compile`.
+    """
+
+    epochs: int = 40
+    batch: int = 256
+    learning_rate: float = 0.1
+    kl_warmup: float = 0.0
+    patience: int = 20
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be a positive integer, got {getattr(self, name)}.")
+        if not self.learning_rate > 0:
+            raise ValueError(f"`learning_rate` must be positive, got {self.learning_rate}.")
+        if not 0 <= self.kl_warmup <= 1:
+            raise ValueError(f"`kl_warmup` must lie in [0, 1], got {self.kl_warmup}.")
+        if self.patience < 0:
+            raise ValueError(f"`patience` must be 0 or more, got {self.patience}.")
+
+
+def fit(
+    objective: Objective,
+    x: Tensor,
+    y: Tensor,
+    config: FitConfig,
+    *,
+    generator: torch.Generator,
+    augment: Augmentation | None = None,
+    progress: str | None = None,
+) -> list[dict[str, float]]:
+    """Train until the epochs are over or the objective has stopped falling; keep the best state.
+
+    Selection looks at the training objective alone: for a bound, which holds for every posterior
+    at once, keeping the best epoch is free.
+
+    Parameters
+    ----------
+    objective : module
+        `BoundObjective` or `RiskObjective`; its parameters are changed in place.
+    x, y : Tensor
+        The points to train on, already on the device of the parameters.
+    config : FitConfig
+    generator : torch.Generator
+        A CPU generator for the order of the points and the augmentation.
+    augment : callable, optional
+        Makes each epoch's images from `x`.
+    progress : str, optional
+        Label of a progress bar; none is shown without.
+
+    Returns
+    -------
+    list of dict
+        One row an epoch: epoch, objective, risk, and for a bound kl and C.
+    """
+    check_points(x, y)
+    steps = config.epochs * math.ceil(len(x) / config.batch)
+    optimiser = torch.optim.Adam(objective.parameters(), lr=config.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, config.learning_rate, total_steps=steps, pct_start=0.1
+    )
+    batch_loss: Any = torch.compile(objective) if config.compile else objective
+
+    def minimise(points: Tensor, epoch: int) -> float:
+        """One pass over the points; returns its mean risk, the epoch's only synchronisation."""
+        total = torch.zeros((), dtype=torch.float64, device=x.device)
+        order = torch.randperm(len(x), generator=generator).to(x.device).split(config.batch)
+        for batch, index in enumerate(order):
+            weight = kl_weight((epoch * len(order) + batch + 1) / steps, config.kl_warmup)
+            loss, risk = batch_loss(points[index], y[index], weight)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            total += risk.double() * len(index)
+        return total.item() / len(x)
+
+    curve: list[dict[str, float]] = []
+    best, best_state, waited_from = math.inf, snapshot(objective), 0
+    with ProgressBar(config.epochs, progress) as bar:
+        for epoch in range(config.epochs):
+            risk = minimise(x if augment is None else augment(x, generator), epoch)
+            row = {"epoch": float(epoch), **objective.value(risk)}
+            check_finite(row, config)
+            curve.append(row)
+            bar.show(row)
+            if row["objective"] < best:
+                best, best_state, waited_from = row["objective"], snapshot(objective), epoch
+            # While the KL's weight still rises the bound may well rise too: do not count that.
+            if kl_weight((epoch + 1) / config.epochs, config.kl_warmup) < 1:
+                waited_from = epoch
+            if config.patience and epoch - waited_from >= config.patience:
+                break
+    objective.load_state_dict(best_state)
+    return curve
+
+
+def fit_best_of(
+    restarts: int,
+    objective: BoundObjective,
+    x: Tensor,
+    y: Tensor,
+    config: FitConfig,
+    *,
+    generator: torch.Generator,
+    progress: str | None = None,
+) -> list[dict[str, float]]:
+    """Fit from several starting points of the posterior and keep the least training bound.
+
+    The prior is one fixed draw and stays; only the posterior's start is redrawn, so the choice
+    among restarts is a choice among posteriors and costs no confidence.
+    """
+    if restarts < 1:
+        raise ValueError(f"`restarts` must be a positive integer, got {restarts}.")
+    start = snapshot(objective)
+    best_curve: list[dict[str, float]] = []
+    best, best_state = math.inf, start
+    for attempt in range(restarts):
+        objective.load_state_dict(start)
+        if attempt:
+            objective.network.restart(generator)
+        curve = fit(objective, x, y, config, generator=generator, progress=progress)
+        least = min(row["objective"] for row in curve)
+        if least < best:
+            best, best_state, best_curve = least, snapshot(objective), curve
+    objective.load_state_dict(best_state)
+    return best_curve
+
+
+def kl_weight(share: float, warmup: float) -> float:
+    """Weight of the KL after a share of the training: a ramp from 0 to 1 over `warmup`.
+
+    Examples
+    --------
+    >>> kl_weight(0.25, 0.5), kl_weight(0.75, 0.5), kl_weight(0.1, 0.0)
+    (0.5, 1.0, 1.0)
+    """
+    return min(1.0, share / warmup) if warmup else 1.0
+
+
+def snapshot(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of the state that further training leaves alone."""
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def check_points(x: Tensor, y: Tensor) -> None:
+    """Refuse training points that do not belong together."""
+    if len(x) == 0 or len(x) != len(y):
+        raise ValueError(f"`x` and `y` must have the same positive length, got {len(x)}, {len(y)}.")
+
+
+def check_finite(row: dict[str, float], config: FitConfig) -> None:
+    """Stop a training that has diverged, saying what to lower."""
+    if not math.isfinite(row["objective"]):
+        raise FloatingPointError(
+            f"The training objective became {row['objective']} in epoch {row['epoch']:.0f}; "
+            f"lower `learning_rate` ({config.learning_rate})."
+        )
+
+
+class ProgressBar:
+    """A tqdm bar over epochs with bound, risk and KL; silent without a label."""
+
+    def __init__(self, epochs: int, label: str | None) -> None:
+        self.bar: Any = None
+        if label is not None:
+            from tqdm.auto import tqdm
+
+            self.bar = tqdm(total=epochs, desc=label, unit="epoch", leave=False)
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def show(self, row: dict[str, float]) -> None:
+        """Advance by one epoch."""
+        if self.bar is not None:
+            figures = {"bound": row["objective"], "risk": row["risk"], "kl": row.get("kl")}
+            self.bar.set_postfix({k: f"{v:.4g}" for k, v in figures.items() if v is not None})
+            self.bar.update()
+
+
+def save_checkpoint(path: str | os.PathLike[str], network: PBGNet | MLP) -> None:
+    """Write posterior, prior and frozen statistics as safetensors, with the configuration."""
+    from safetensors.torch import save_file
+
+    header = {
+        "schema_version": SCHEMA_VERSION,
+        "network": type(network).__name__,
+        "config": network.config,
+    }
+    with atomic(path) as part:
+        save_file(snapshot(network), part, metadata={"pbnn": json.dumps(header)})
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], *, device: torch.device | str = "cpu"
+) -> PBGNet | MLP:
+    """Rebuild a network from `save_checkpoint`; nothing is unpickled.
+
+    Raises
+    ------
+    ValueError
+        Naming the file, if it is damaged, not ours, newer than this code, or does not fit the
+        configuration it carries.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as stored:
+            header = json.loads((stored.metadata() or {})["pbnn"])
+            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a readable pbnn checkpoint: {error}.") from error
+    check_schema_version(header.get("schema_version"), str(path), "checkpoint", SCHEMA_VERSION)
+    if header.get("network") not in NETWORKS:
+        raise ValueError(f"{path}: `network` must be one of {sorted(NETWORKS)}, got {header}.")
+    try:
+        dtype = state["shift"].dtype
+        network = NETWORKS[header["network"]](
+            **header["config"], generator=torch.Generator(), device=device, dtype=dtype
+        )
+        network.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: the tensors do not fit the configuration: {error}.") from error
+    return network

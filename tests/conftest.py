@@ -1,0 +1,38 @@
+"""What every test shares: few threads, and global random states that nobody touches."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+# Read when the libraries are loaded, so before any test imports them; subprocesses inherit them.
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, "2")
+
+
+def _global_random_states() -> dict[str, object]:
+    """The states of those global generators whose library is loaded, as comparable values."""
+    states: dict[str, object] = {"random": random.getstate()}
+    if numpy := sys.modules.get("numpy"):
+        kind, keys, *rest = numpy.random.get_state()
+        states["numpy"] = (kind, keys.tobytes(), *rest)
+    if torch := sys.modules.get("torch"):
+        states["torch"] = torch.random.get_rng_state().numpy().tobytes()
+    return states
+
+
+@pytest.fixture(autouse=True)
+def untouched_global_randomness() -> Iterator[None]:
+    """Fail a test whose code draws from, or seeds, a global random generator.
+
+    `torch.autograd.gradgradcheck` draws; call it inside ``torch.random.fork_rng(devices=[])``.
+    """
+    before = _global_random_states()
+    yield
+    after = _global_random_states()
+    touched = [name for name, state in before.items() if after[name] != state]
+    assert not touched, f"the global random state of {touched} was changed; pass a generator"
