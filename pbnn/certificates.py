@@ -31,7 +31,7 @@ SHARES = {
     True: {"gibbs": 0.95, "tandem": 0.05},
     False: {"gibbs": 0.85, "gibbs_draws": 0.1, "tandem": 0.025, "tandem_draws": 0.025},
 }
-"""Share of δ of each event, by whether the risks are exact. Fixed before any data were seen; the
+"""Share of δ of each event, by whether the risks are exact; the same for every certificate. The
 second-order bound rarely wins, so it gets little."""
 
 THEOREMS = {
@@ -48,12 +48,13 @@ class Budget:
     Attributes
     ----------
     delta : float
-        Total probability that any certificate of the study's cell row fails.
+        Probability that any certificate of the row fails, over data and draws.
     seeds : int
         Number of runs that are averaged: each gets δ/seeds, so that their mean is itself a bound.
     choices : int
-        Number of configurations the reported one may have been chosen from while looking at these
-        data; divides δ once more, that is, costs ln(choices) nats.
+        Length of the list of priors the reported one was chosen from, with these data in sight;
+        divides δ once more, that is, costs ln(choices) nats. The list must be fixed beforehand:
+        nothing pays for a prior that was made from the certificates of others.
     """
 
     delta: float = 0.05
@@ -98,7 +99,8 @@ class Certificate:
         "randomised network" (a fresh network of the posterior for every prediction) or "vote" (the
         sign of the aggregate).
     bound : float
-        With probability at least 1 − `delta`, no more than this is the predictor's risk.
+        The predictor's risk is at most this, with probability at least 1 − δ/(seeds · choices)
+        for this network alone, and 1 − δ for all that `budget` counts.
     theorem : str
         Key of `THEOREMS`.
     risk : float
@@ -241,6 +243,8 @@ def verify(certificate: Certificate, where: str = "certificate") -> None:
             raise ValueError(f"`predictor` {c.predictor!r} does not go with {c.theorem!r}")
         if c.events != c.budget.events(exact=c.draws == 0):
             raise ValueError(f"`events` {c.events} are not the shares of `budget` {c.budget}")
+        if not (c.rounding >= 0 and 0 <= c.lower_right < 0.5):
+            raise ValueError(f"`rounding` {c.rounding} or `lower_right` {c.lower_right} is no such")
         upper = _risk_upper(c.theorem, c.risk, c.draws, c.rounding, c.events)
         bound = _bound(c.theorem, c.risk_upper, c.kl, c.n, c.lower_right, c.events)
         for name, found, true in (("risk_upper", c.risk_upper, upper), ("bound", c.bound, bound)):
@@ -301,9 +305,12 @@ def _bound(
     if theorem == "tandem":
         return float(tandem(risk, kl, n, delta=events["tandem"], outward=True))
     gibbs = float(maurer(risk, kl, n, delta=events["gibbs"], outward=True))
-    if theorem == "maurer" or gibbs >= 0.5:
-        return gibbs if theorem == "maurer" else 1.0
-    return float(derandomised(gibbs, min(lower_right, gibbs), 0.5, outward=True))
+    if theorem == "maurer":
+        return gibbs
+    # No vote is bounded by a Gibbs bound above ½; one below b can only come of the rare event.
+    if not lower_right <= gibbs < 0.5:
+        return 1.0
+    return float(derandomised(gibbs, lower_right, 0.5, outward=True))
 
 
 def kl_upper(network: PBGNet) -> float:

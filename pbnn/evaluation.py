@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pbnn.functional import SQRT_TWO_OVER_PI, expect_over_signs
+from pbnn.functional import SQRT_TWO_OVER_PI, expect_over_signs, hard_sign
 from pbnn.networks import EXACT_UP_TO, PBGNet
 
 UNIT_ROUNDOFF = 2.0**-53
@@ -31,10 +31,10 @@ class Risks:
     tandem : float
         Probability that two independent random networks both err.
     vote : float
-        Error of the aggregate's sign; a point counts as an error where rounding or, with draws,
-        four standard errors leave its sign open.
+        Error of the aggregate's sign, a point whose sign rounding leaves open counting as an error;
+        with draws, error of the sign of their average.
     undecided : float
-        Share of those open points.
+        Share of points whose sign rounding or, with draws, four standard errors leave open.
     draws : int
         Independent draws behind `gibbs`; 0 if it is exact. The tandem risk has half as many.
     rounding : float
@@ -89,6 +89,7 @@ def risks(
     return sampled_risks(network, x, y, math.ceil(draws / (2 * len(x))), generator)
 
 
+@torch.no_grad()
 def exact_risks(network: PBGNet, x: Tensor, y: Tensor) -> Risks:
     """Risks of a float64 network by the exact sum over its sign patterns."""
     outputs = network.pattern_outputs()
@@ -112,6 +113,7 @@ def exact_risks(network: PBGNet, x: Tensor, y: Tensor) -> Risks:
     )
 
 
+@torch.no_grad()
 def sampled_risks(
     network: PBGNet, x: Tensor, y: Tensor, passes: int, generator: torch.Generator
 ) -> Risks:
@@ -130,16 +132,15 @@ def sampled_risks(
         vote = total / count
         variance = (squares / count - vote.square()).clamp_min(0) / max(count - 1, 1)
         unclear.append(vote.abs() <= 4 * variance.sqrt())
-        wrong.append(label * vote < 0)
+        wrong.append(hard_sign(vote) != label)
         gibbs.append((1 - label * vote) / 2)
         tandem.append(both / passes)
-    open_sign = torch.cat(unclear)
     return Risks(
         n=len(x),
         gibbs=mean(torch.cat(gibbs)),
         tandem=mean(torch.cat(tandem)),
-        vote=mean((torch.cat(wrong) | open_sign).double()),
-        undecided=mean(open_sign.double()),
+        vote=mean(torch.cat(wrong).double()),
+        undecided=mean(torch.cat(unclear).double()),
         draws=2 * passes * len(x),
         rounding=rounding_error(network, len(x)),
     )
@@ -179,7 +180,7 @@ def rounding_error(network: PBGNet, n: int) -> float:
     """
     total = 0.0
     for layer in (network.hidden, network.output):
-        weight = layer.weight.mean
+        weight = layer.weight.mean.detach()
         norm = float(weight.double().norm(dim=1).sum())
         per_unit = SQRT_TWO_OVER_PI * (2 * weight.shape[1] + 8) * UNIT_ROUNDOFF
         total += per_unit * norm + 8 * UNIT_ROUNDOFF * len(weight)

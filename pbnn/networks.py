@@ -94,8 +94,7 @@ class PBGNet(nn.Module):
         self.hidden = SignLinear(in_features, self.width, bias=bias, **options)
         self.output = SignLinear(self.width, 1, bias=bias, **options)
         dtype = self.output.weight.mean.dtype
-        shift = torch.as_tensor(shift, dtype=dtype, device=device)
-        self.register_buffer("shift", shift.flatten().expand(in_features).clone())
+        self.register_buffer("shift", _expand_shift(shift, in_features, dtype, device))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -195,8 +194,7 @@ class MLP(nn.Module):
         self.hidden_bias = nn.Parameter(torch.zeros(self.width, **make))
         self.output = nn.Parameter(xavier_normal(1, self.width, generator, **make))
         self.output_bias = nn.Parameter(torch.zeros(1, **make))
-        shift = torch.as_tensor(shift, **make)
-        self.register_buffer("shift", shift.flatten().expand(in_features).clone())
+        self.register_buffer("shift", _expand_shift(shift, in_features, self.hidden.dtype, device))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -216,10 +214,23 @@ class MLP(nn.Module):
 
 def check_sizes(in_features: int, hidden: Sequence[int]) -> None:
     """Refuse sizes that are no network."""
-    if in_features < 1:
+    if in_features < 1 or in_features != int(in_features):
         raise ValueError(f"`in_features` must be a positive integer, got {in_features}.")
-    if len(hidden) != 1 or hidden[0] < 1:
+    if len(hidden) != 1 or hidden[0] < 1 or hidden[0] != int(hidden[0]):
         raise ValueError(f"`hidden` must be the width of one hidden layer, got {tuple(hidden)}.")
+
+
+def _expand_shift(
+    shift: Tensor | float,
+    in_features: int,
+    dtype: torch.dtype,
+    device: torch.device | str | None,
+) -> Tensor:
+    """One shift for each input, from a number or a tensor of their size."""
+    flat = torch.as_tensor(shift, dtype=dtype, device=device).flatten()
+    if len(flat) not in (1, in_features):
+        raise ValueError(f"`shift` must have 1 or {in_features} elements, got {len(flat)}.")
+    return flat.expand(in_features).clone()
 
 
 NETWORKS: dict[str, type[PBGNet] | type[MLP]] = {"PBGNet": PBGNet, "MLP": MLP}

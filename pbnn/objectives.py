@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -104,5 +105,7 @@ class BoundObjective(Objective):
         With the mean-field aggregate the risk is a surrogate, and so is this bound.
         """
         kl = self.network.kl().item()
-        bound = catoni(min(max(risk, 0.0), 1.0), kl, self.n, delta=self.delta)
+        bound = math.nan  # of a training that has diverged, for the fit loop to report
+        if math.isfinite(risk + kl):
+            bound = catoni(min(max(risk, 0.0), 1.0), kl, self.n, delta=self.delta)
         return {"objective": bound, "risk": risk, "kl": kl, "C": self.log_c.exp().item()}

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pbnn.files import atomic, check_schema_version
+from pbnn.files import check_schema_version, write_atomic
 from pbnn.networks import MLP, NETWORKS, PBGNet
 from pbnn.objectives import BoundObjective, Objective
 
@@ -98,8 +98,10 @@ def fit(
     check_points(x, y)
     steps = config.epochs * math.ceil(len(x) / config.batch)
     optimiser = torch.optim.Adam(objective.parameters(), lr=config.learning_rate)
+    # A tenth of ten steps would put the peak on the first step, where OneCycleLR divides by zero.
+    rise = 0.2 if steps == 10 else 0.1
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, config.learning_rate, total_steps=steps, pct_start=0.1
+        optimiser, config.learning_rate, total_steps=steps, pct_start=rise
     )
     batch_loss: Any = torch.compile(objective) if config.compile else objective
 
@@ -227,15 +229,15 @@ class ProgressBar:
 
 def save_checkpoint(path: str | os.PathLike[str], network: PBGNet | MLP) -> None:
     """Write posterior, prior and frozen statistics as safetensors, with the configuration."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     header = {
         "schema_version": SCHEMA_VERSION,
         "network": type(network).__name__,
         "config": network.config,
     }
-    with atomic(path) as part:
-        save_file(snapshot(network), part, metadata={"pbnn": json.dumps(header)})
+    # Not by save_file, which leaves a file that nobody else may read.
+    write_atomic(path, save(snapshot(network), metadata={"pbnn": json.dumps(header)}))
 
 
 def load_checkpoint(
@@ -257,8 +259,10 @@ def load_checkpoint(
             state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a readable pbnn checkpoint: {error}.") from error
+    if not isinstance(header, dict):
+        raise ValueError(f"{path} is not a pbnn checkpoint: its header is no object, got {header}.")
     check_schema_version(header.get("schema_version"), str(path), "checkpoint", SCHEMA_VERSION)
-    if header.get("network") not in NETWORKS:
+    if header.get("network") not in sorted(NETWORKS):
         raise ValueError(f"{path}: `network` must be one of {sorted(NETWORKS)}, got {header}.")
     try:
         dtype = state["shift"].dtype

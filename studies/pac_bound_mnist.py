@@ -3,21 +3,23 @@
 For each two-class task and seed: a constant (`majority`, the line of vacuity), a tanh network
 (`mlp_tanh`), PBGNet with a prior that has seen no label (`pbgnet`) and with a prior trained on half
 of the data (`pbgnet_pre`). A `pbgnet` row stands on a random prior and inputs centred on a feature
-split that does not count in n. Every certificate holds with probability 1 − δ/seeds after paying for
-the Monte-Carlo step and for ln(choices), so that the mean over seeds holds with 1 − δ.
+split that does not count in n. Every certificate holds with probability 1 − δ/seeds after paying
+for the Monte-Carlo step and, by ln(choices), for the choice of its prior among those listed in
+`PRIORS`; so the mean over seeds holds with probability 1 − δ.
 
-    python studies/pac_bound_mnist.py                  # quick: minutes, reports/pac_bound_mnist_quick
-    python studies/pac_bound_mnist.py --preset paper   # the committed reports/pac_bound_mnist
-    python studies/pac_bound_mnist.py --redraw         # tables and figures again, from the CSV files
+    python studies/pac_bound_mnist.py                 # quick: reports/pac_bound_mnist_quick
+    python studies/pac_bound_mnist.py --preset paper  # the committed reports/pac_bound_mnist
+    python studies/pac_bound_mnist.py --redraw        # tables and figures again, from the CSVs
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +34,7 @@ from pbnn.augmentation import random_affine
 from pbnn.bounds import clopper_pearson, delta_each
 from pbnn.certificates import Budget, Provenance, certify_gibbs, certify_vote, holdout_bound
 from pbnn.data import DataUnavailable, Splits, Task, embedded_twin, load, split
-from pbnn.evaluation import Risks, errors_of_one_draw_each, mode_error, risks
+from pbnn.evaluation import Risks, errors_of_one_draw_each, mode_error, risks, rounding_error
 from pbnn.files import read_json, write_json
 from pbnn.networks import MLP, PBGNet
 from pbnn.objectives import BoundObjective, RiskObjective
@@ -85,6 +87,20 @@ class Config:
     redraw: bool = False
     """Make tables and figures again from records.csv and curves.csv, without training."""
 
+    def __post_init__(self) -> None:
+        for field in ("seeds", "restarts", "threads"):
+            if getattr(self, field) < 1:
+                got = getattr(self, field)
+                raise ValueError(f"`{field}` must be a positive integer, got {got}.")
+        if not 0 < self.delta < 1:
+            raise ValueError(f"`delta` must lie in (0, 1), got {self.delta}.")
+        for field in ("datasets", "methods"):
+            values = getattr(self, field)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"`{field}` must be one or more distinct names, got {values}.")
+        for dataset in self.datasets:
+            embedded_twin(dataset)  # A misspelt name is an error here, before anything is read.
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -102,7 +118,24 @@ RECIPES = {"LH": Recipe(8, "pixel", 80, 512, 0.5), "EO": Recipe(8, "pixel", 80, 
 FEATURE_POINTS = 500
 PRE_HIDDEN = 500
 DRAWS = 1_000_000
-TEST_DRAWS = 100_000
+DRAWS_A_POINT = 100
+
+# Every prior a certificate may have been chosen from: the list that the price ln(choices) is for.
+# Settings that move the posterior only (epochs, warm-up, restarts) are free and not on it.
+PRIORS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "pbgnet": {
+        "hidden": tuple(range(1, 13)),
+        "centring": ("image", "pixel"),
+        "feature_points": (100, FEATURE_POINTS),
+    },
+    "pbgnet_pre": {
+        "hidden": (100, 300, PRE_HIDDEN, 1000),
+        "prior_loss": ("linear", "log"),
+        "prior_batch": (64, 128, 256, 512),
+        "prior_rate": (0.03, 0.1, 0.3),
+        "prior_epochs": (12, 20, 25, 30, 40, 60, 100),
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -198,7 +231,13 @@ def pbgnet_pre(cell: dict[str, Any], points: Points) -> dict[str, Any]:
         generator=generator(seed, "prior"),
         device=x_prior.device,
     )
-    config = FitConfig(cell["prior_epochs"], cell["batch"], compile=cell["compile"], patience=0)
+    config = FitConfig(
+        cell["prior_epochs"],
+        cell["prior_batch"],
+        cell["prior_rate"],
+        patience=0,
+        compile=cell["compile"],
+    )
     fit(
         RiskObjective(network, cell["prior_loss"]),
         x_prior,
@@ -211,14 +250,13 @@ def pbgnet_pre(cell: dict[str, Any], points: Points) -> dict[str, Any]:
     network.adopt_as_prior()
     x, y = points.certification
     held_out = errors_of_one_draw_each(network, x, y, generator(seed, "hold-out", device=x.device))
-    budget = budget_of(cell)
+    budget, rounding = budget_of(cell), rounding_error(network, len(x))
     objective = BoundObjective(network, len(x), budget.events(exact=False)["gibbs"])
     config = FitConfig(
         cell["epochs"], cell["batch"], learning_rate=cell["learning_rate"], compile=cell["compile"]
     )
     curve = fit(objective, x, y, config, generator=generator(seed, "batches"), progress=name(cell))
     result = certified(cell, network, points, "trained on the prior split with random affine maps")
-    rounding = result["certificates"]["gibbs"]["rounding"]
     result["measures"]["bound_holdout"] = holdout_bound(held_out, len(x), budget, rounding)
     return {"curve": curve} | result
 
@@ -240,8 +278,9 @@ def certified(cell: dict[str, Any], network: PBGNet, points: Points, prior: str)
         source = generator(seed, purpose, device=part[0].device)
         return risks(network, *part, draws=draws, generator=source)
 
-    train = measured(points.certification, "certification draws", DRAWS)
-    test = measured(points.test, "test draws", TEST_DRAWS)
+    n = len(points.certification[1])
+    train = measured(points.certification, "certification draws", max(DRAWS, DRAWS_A_POINT * n))
+    test = measured(points.test, "test draws", DRAWS_A_POINT * len(points.test[1]))
     budget, provenance = budget_of(cell), Provenance(prior, seed, cell["splits"])
     gibbs = certify_gibbs(network, train, budget, provenance)
     vote = certify_vote(network, train, budget, provenance)
@@ -276,6 +315,7 @@ def cells_of(config: Config, tasks: dict[str, Task], ledgers: list[Path]) -> lis
                 cell = settings(config, dataset, method) | {"seed": seed}
                 cell["splits"] = parts[method].hashes(task)
                 cell["choices"] = choices(ledgers, dataset)
+                check_listed(cell)
                 cells.append(Cell(cell_key(cell, {"sha256": task.sha256}), cell))
     return cells
 
@@ -292,12 +332,28 @@ def settings(config: Config, dataset: str, method: Method) -> dict[str, Any]:
         return common | {"epochs": 10 if quick else 20, "batch": 64}
     if method == "pbgnet":
         values = dataclasses.asdict(recipe) | {"restarts": config.restarts}
+        values["feature_points"] = FEATURE_POINTS
         return common | values | {"epochs": recipe.epochs // 2 if quick else recipe.epochs}
     large = dataset.endswith(("LH", "EO"))
-    training = {"batch": 256 if large else 64, "epochs": 5 if quick else 10, "learning_rate": 1e-3}
-    training["prior_loss"] = "linear" if large else "log"
-    training["prior_epochs"] = (20 if large else 40) if quick else 100
-    return common | training | {"hidden": PRE_HIDDEN}
+    prior = {
+        "hidden": PRE_HIDDEN,
+        "prior_loss": "linear" if large else "log",
+        "prior_batch": 256 if large else 64,
+        "prior_rate": 0.1,
+        "prior_epochs": (12 if large else 25) if quick else 100,
+    }
+    posterior = {"batch": 256, "epochs": 3 if quick else 10, "learning_rate": 3e-4}
+    return common | prior | posterior | {"draws": [DRAWS, DRAWS_A_POINT]}
+
+
+def check_listed(cell: dict[str, Any]) -> None:
+    """Refuse to certify a prior that the price does not cover."""
+    listed = PRIORS.get(cell["method"], {})
+    for field, values in listed.items():
+        if cell[field] not in values:
+            raise ValueError(f"`{field}` must be one of the listed {values}, got {cell[field]!r}.")
+    if math.prod(map(len, listed.values())) > cell["choices"]:
+        raise ValueError(f"`choices` must cover the list of priors, got {cell['choices']}.")
 
 
 def splits_of(task: Task, method: Method) -> Splits:
@@ -359,13 +415,22 @@ def tasks_of(config: Config) -> tuple[dict[str, Task], bool]:
     """The tasks, and whether bundled digits stand in for MNIST, which could not be had."""
     read = functools.partial(load, data_dir=config.data_dir, offline=config.offline)
     try:
-        return {dataset: read(dataset) for dataset in config.datasets}, False
+        return two_class(map(read, config.datasets)), False
     except DataUnavailable as error:
         print(
             f"{error}\n\nGoing on with scikit-learn's bundled 8x8 digits instead: "
             "what follows is NOT MNIST.\n"
         )
-    return {twin: read(twin) for twin in map(embedded_twin, config.datasets)}, True
+    return two_class(map(read, map(embedded_twin, config.datasets))), True
+
+
+def two_class(tasks: Iterable[Task]) -> dict[str, Task]:
+    """The tasks by name, refusing those with more than two classes."""
+    named = {task.name: task for task in tasks}
+    for dataset, task in named.items():
+        if set(np.unique(task.y)) != {-1, 1}:
+            raise ValueError(f"`datasets` must name two-class tasks, got {dataset!r}.")
+    return named
 
 
 def folder_of(config: Config, substitute: bool) -> Path:
@@ -382,24 +447,35 @@ def draw(folder: Path) -> None:
     records = reporting.records_from_csv(folder / "records.csv")
     curves = reporting.curves_from_csv(folder / "curves.csv")
     frame = reporting.table(records)
+    order = list(frame["method"].unique())
     what = about["source"]
+    others = published()
+    others = others[others["dataset"].isin(frame["dataset"])]
+    runs = "one seed" if about["seeds"] == 1 else f"means over {about['seeds']} seeds"
     caption = (
-        f"PBGNet trained by its own bound on {what}; {about['preset']} preset, means over "
-        f"{about['seeds']} seeds. A mean bound holds with probability {1 - about['delta']:.2f}, the "
-        "Monte-Carlo step and ln(choices) paid for. Gibbs: a random network of the posterior; "
-        "vote: the sign of the aggregate; hold-out: the trained prior itself, binomial. The "
-        "columns of others bound the Gibbs risk and pay for none of their choices."
+        f"PBGNet trained by its own bound on {what}; {about['preset']} preset, {runs}, one split. "
+        f"Each bound, taken alone, fails with probability at most {about['delta']:g}; the "
+        "Monte-Carlo step and the choice of the prior from a list are paid for. Gibbs: a random "
+        "network of the posterior; vote: the sign of the aggregate (of 100 or more draws where it "
+        "is not summed exactly); hold-out: a random network of the trained prior, binomial."
     )
+    if len(others):
+        caption += " The columns of others bound the Gibbs risk and pay for none of their choices."
     digits = "_digits" if about["substitute"] else ""
-    reporting.write_table(frame, folder, caption=caption, published=published())
+    reporting.write_table(frame, folder, caption=caption, published=others if len(others) else None)
     for suffix in (".md", ".tex") if digits else ():
         (folder / f"table{suffix}").replace(folder / f"table{digits}{suffix}")
-    if frame["bound_gibbs"].notna().any():
-        title = f"Bound against test error, {what}"
-        reporting.bound_vs_error(frame, folder / f"bound_vs_error{digits}", title=title)
+    if frame.loc[frame["method"] != "majority", "bound_gibbs"].notna().any():
+        title = f"Bound against test error\n{what}"
+        reporting.bound_vs_error(
+            frame, folder / f"bound_vs_error{digits}", title=title, order=order
+        )
     if curves:
-        title = f"Training by the bound, {what}"
-        reporting.learning_curves(curves, folder / f"learning_curves{digits}", title=title)
+        title = f"Training by the bound\n{what}"
+        reporting.learning_curves(
+            curves, folder / f"learning_curves{digits}", title=title, order=order
+        )
+    print((folder / f"table{digits}.md").read_text(encoding="utf-8"))
 
 
 def published() -> pd.DataFrame:
@@ -420,18 +496,20 @@ def published() -> pd.DataFrame:
 def study(config: Config) -> Path:
     """Run what is missing, then write every table and figure; returns the folder."""
     if config.redraw:
-        folder = folder_of(config, substitute=False)
+        folders = [folder_of(config, substitute) for substitute in (False, True)]
+        folder = next((f for f in folders if (f / "study.json").exists()), folders[0])
         draw(folder)
         return folder
     tasks, substitute = tasks_of(config)
     folder = folder_of(config, substitute)
     ledger = folder / "tried.csv"
+    # Entered before it is charged for: the next time the same command finds the same number.
+    record_tried(ledger, tried(config, tasks))
     ledgers = [path for path in {REPORTS / NAME / "tried.csv", ledger} if path.exists()]
     cells = cells_of(config, tasks, ledgers)
-    print(f"{len(cells)} runs, kept one by one in {folder / 'runs'}; interrupt and go on at will.")
+    print(f"Runs: {len(cells)}, kept one by one in {folder / 'runs'}; interrupt and go on at will.")
     one = functools.partial(run, tasks=tasks, folder=folder / "runs", device=config.device)
     records = run_cells(cells, one, folder / "runs")
-    record_tried(ledger, tried(config, tasks))
     reporting.write_records_csv(records, folder / "records.csv")
     reporting.write_curves_csv(records, folder / "curves.csv")
     reporting.write_timings_csv(records, folder / "timings.csv")
@@ -443,7 +521,7 @@ def study(config: Config) -> Path:
 
 
 def tried(config: Config, tasks: dict[str, Task]) -> list[dict[str, Any]]:
-    """Rows of the ledger: the configurations that were certified now."""
+    """Rows of the ledger: the configurations that this study certifies."""
     certified_methods = [m for m in config.methods if m.startswith("pbgnet")]
     return [
         {
@@ -460,9 +538,22 @@ def about(config: Config, tasks: dict[str, Task], substitute: bool) -> dict[str,
     """What a reader must know of a finished study, and a redraw cannot see in the CSV files."""
     sources = list(dict.fromkeys(task.source for task in tasks.values()))
     described = {name: getattr(config, name) for name in ("preset", "seeds", "delta", "restarts")}
-    command = f"python studies/{NAME}.py --preset {config.preset}"
-    described |= {"command": command, "source": ", ".join(sources), "substitute": substitute}
+    described |= {"command": command_of(config), "source": ", ".join(sources)}
+    described |= {"substitute": substitute}
     return {"schema_version": SCHEMA_VERSION} | described | environment()
+
+
+def command_of(config: Config) -> str:
+    """The command that repeats a study, without the folders, which differ between machines."""
+    words = [f"python studies/{NAME}.py --preset {config.preset}"]
+    for field in dataclasses.fields(Config):
+        value = getattr(config, field.name)
+        if value == field.default or field.name in ("preset", "data_dir", "out", "redraw"):
+            continue
+        words.append(f"--{field.name}")
+        if not isinstance(value, bool):
+            words.append(" ".join(value) if isinstance(value, tuple) else str(value))
+    return " ".join(words)
 
 
 def parse() -> Config:
@@ -481,9 +572,11 @@ def main() -> None:
     config = parse()
     try:
         folder = study(config)
+    except FileNotFoundError as error:
+        raise SystemExit(str(error)) from None
     except KeyboardInterrupt:
-        raise SystemExit("\nInterrupted. Finished runs are kept: give the same command to go on.")
-    print((folder / "table.csv").read_text() if config.redraw else "")
+        text = "\nInterrupted. Finished runs are kept: give the same command to go on."
+        raise SystemExit(text) from None
     print(f"Tables and figures are in {folder}")
 
 

@@ -58,7 +58,7 @@ def study():
                     bound_gibbs=risk + 0.03, bound_vote=2 * risk + 0.06,
                 )  # fmt: skip
                 entry["curve"] = [
-                    {"epoch": e, "bound": risk + 0.5**e, "risk": risk, "kl": 9.0 * e}
+                    {"epoch": e, "objective": risk + 0.5**e, "risk": risk, "kl": 9.0 * e}
                     for e in range(6 - seed)
                 ]
                 entry["seconds"] = {"training": 1.5 + seed, "certificate": 0.25}

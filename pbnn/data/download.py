@@ -68,13 +68,12 @@ def download(
     clock = _Clock(patience or Patience())
     for mirror in mirrors:
         try:
-            for name, file in files.items():
-                if name in remaining:
-                    url = f"{mirror}{name}.gz"
-                    content = _receive(url, _Body(file.size + _OVERHEAD, clock), progress)
-                    file.read(gunzip(io.BytesIO(content), url, file.size), url)
-                    write_atomic(folder / f"{name}.gz", content)
-                    del remaining[name]
+            for name, file in list(remaining.items()):
+                url = f"{mirror}{name}.gz"
+                content = _receive(url, _Body(file.size + _OVERHEAD, clock), progress)
+                file.read(gunzip(io.BytesIO(content), url, file.size), url)
+                write_atomic(folder / f"{name}.gz", content)
+                del remaining[name]
         except (OSError, ValueError) as error:
             failures.append(f"{mirror}: {error}")
     return failures

@@ -95,20 +95,25 @@ def _ticks(low: float, high: float) -> list[float]:
     return ticks[:: -(-len(ticks) // 5)]
 
 
-def look_of(methods: Sequence[str], method: str) -> dict[str, str]:
-    """Colour and marker of a method: the same in all panels."""
-    index = methods.index(method)
+def look_of(order: Sequence[str], method: str) -> dict[str, str]:
+    """Colour and marker of a method, by its place in an order: the same in all panels."""
+    index = order.index(method)
     colors = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
     return {"color": colors[index % len(colors)], "marker": MARKERS[index % len(MARKERS)]}
 
 
 def legend(
-    figure: Figure, methods: Sequence[str], others: list[Line2D], panels: int, lines: bool = False
+    figure: Figure,
+    methods: Sequence[str],
+    order: Sequence[str],
+    others: list[Line2D],
+    panels: int,
+    lines: bool = False,
 ) -> None:
     """One legend below all panels, where it covers nothing."""
     handles = []
     for method in methods:
-        look = look_of(methods, method)
+        look = look_of(order, method)
         marker = "none" if lines else look["marker"]
         handles.append(
             Line2D(

@@ -23,6 +23,7 @@ def bound_vs_error(
     *,
     title: str | None = None,
     majority: str = "majority",
+    order: Sequence[str] | None = None,
 ) -> list[Path]:
     """Draw each bound against the test error of the same predictor, one panel per data set.
 
@@ -41,6 +42,8 @@ def bound_vs_error(
         Printed above the panels.
     majority : str
         The method whose test error is the level of vacuity; it has no marker.
+    order : sequence of str, optional
+        All methods of a study, so that each looks the same in all its figures.
 
     Returns
     -------
@@ -58,6 +61,7 @@ def bound_vs_error(
     levels = frame[frame["method"] == majority].set_index("dataset")["error_test"].dropna()
     levels = levels[levels.index.isin(pairs["dataset"])]
     datasets, methods = _unique(pairs["dataset"]), _unique(pairs["method"])
+    places = list(order or methods)
     # The largest test error among the bounds, so that the diagonal is in sight.
     bounds = [*pairs["bound"], *levels, pairs["error"].max()]
 
@@ -65,7 +69,7 @@ def bound_vs_error(
         figure, (panels,) = make_panels(len(datasets), [1.0], height=1.9)
         for axes, dataset in zip(panels, datasets, strict=True):
             axes.set_title(dataset)
-            _draw_pairs(axes, pairs[pairs["dataset"] == dataset], methods)
+            _draw_pairs(axes, pairs[pairs["dataset"] == dataset], places)
             fit(axes, "x", [*pairs["error"]])
             fit(axes, "y", bounds)
             _draw_diagonal(axes, [*pairs["error"], *bounds])
@@ -73,7 +77,7 @@ def bound_vs_error(
                 axes.axhline(levels[dataset], color=GREY, linestyle=":", linewidth=0.9)
             axes.set_xlabel("test error")
         label_rows(panels, "bound")
-        legend(figure, methods, _pair_keys(pairs, not levels.empty), len(datasets))
+        legend(figure, methods, places, _pair_keys(pairs, not levels.empty), len(datasets))
         if title:
             figure.suptitle(title)
         return figure
@@ -149,8 +153,9 @@ def learning_curves(
     path: str | os.PathLike[str],
     *,
     title: str | None = None,
+    order: Sequence[str] | None = None,
 ) -> list[Path]:
-    """Draw bound (solid) and risk (dashed) against epochs, and the KL below, by data set.
+    """Draw objective (solid) and risk (dashed) against epochs, the KL below, by data set.
 
     Lines are means over seeds, shades reach from the smallest to the largest; both end where the
     first seed of a method stops.
@@ -159,11 +164,15 @@ def learning_curves(
     ----------
     records : iterable of mappings
         Each with ``config`` (``dataset``, ``method``) and ``curve``, a list of points with
-        ``epoch``, ``bound``, ``risk`` and ``kl``; those without a curve are left out.
+        ``epoch``, ``objective``, ``risk`` and, where a bound is trained, ``kl``; those without a
+        curve are left out. The objective of a bound is an estimate during training, and no
+        certificate.
     path : path
         The files' name without suffix.
     title : str, optional
         Printed above the panels.
+    order : sequence of str, optional
+        All methods of a study, so that each looks the same in all its figures.
 
     Returns
     -------
@@ -179,7 +188,8 @@ def learning_curves(
     if curves.empty:
         raise ValueError("`records` must hold a curve, got none.")
     datasets, methods = _unique(curves["dataset"]), _unique(curves["method"])
-    risks = [*curves["bound"].dropna(), *curves["risk"].dropna()]
+    places = list(order or methods)
+    risks = [*curves["objective"].dropna(), *curves["risk"].dropna()]
 
     def draw() -> Figure:
         figure, (top, bottom) = make_panels(len(datasets), [2.2, 1.0], height=2.5)
@@ -187,24 +197,22 @@ def learning_curves(
             of_dataset = curves[curves["dataset"] == dataset]
             top[column].set_title(dataset)
             for method in _unique(of_dataset["method"]):
-                color, runs = (
-                    look_of(methods, method)["color"],
-                    of_dataset[of_dataset["method"] == method],
-                )
-                _draw_range(top[column], runs, "bound", color, "-")
+                color = look_of(places, method)["color"]
+                runs = of_dataset[of_dataset["method"] == method]
+                _draw_range(top[column], runs, "objective", color, "-")
                 _draw_range(top[column], runs, "risk", color, "--")
                 _draw_range(bottom[column], runs, "kl", color, "-")
             fit(top[column], "y", risks)
             bottom[column].set_xlabel("epoch")
             bottom[column].xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        for row, label in ((top, "bound, risk"), (bottom, "KL")):
+        for row, label in ((top, "objective, risk"), (bottom, "KL")):
             label_rows(row, label)
         figure.align_ylabels()
         styles = [
-            Line2D([], [], color=GREY, linestyle="-", label="bound"),
+            Line2D([], [], color=GREY, linestyle="-", label="training objective"),
             Line2D([], [], color=GREY, linestyle="--", label="risk"),
         ]
-        legend(figure, methods, styles, len(datasets), lines=True)
+        legend(figure, methods, places, styles, len(datasets), lines=True)
         if title:
             figure.suptitle(title)
         return figure
@@ -215,11 +223,11 @@ def learning_curves(
 def _curves(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     rows = [
         {"dataset": record["config"]["dataset"], "method": record["config"]["method"], "run": run}
-        | {name: point.get(name) for name in ("epoch", "bound", "risk", "kl")}
+        | {name: point.get(name) for name in ("epoch", "objective", "risk", "kl")}
         for run, record in enumerate(records)
         for point in record.get("curve") or ()
     ]
-    columns = ["dataset", "method", "run", "epoch", "bound", "risk", "kl"]
+    columns = ["dataset", "method", "run", "epoch", "objective", "risk", "kl"]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.astype(dict.fromkeys(columns[3:], float))
 

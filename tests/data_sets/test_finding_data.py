@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import io
 import socket
 import subprocess
 import sys
@@ -77,6 +78,16 @@ def test_a_download_is_cached_and_not_repeated(small, cache, mirror):
     assert requests == [f"/{name}.gz" for name in small.files]
     assert is_small(fetch(small, url, offline=True), small)
     assert len(requests) == 4
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_shown_in_a_terminal_only(small, cache, mirror, monkeypatch, terminal):
+    stderr = io.StringIO()
+    monkeypatch.setattr(stderr, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    arrays = obtain(small.collection(mirror(small.respond)), progress=True)
+    assert is_small(arrays, small)
+    assert (LABELS in stderr.getvalue()) == terminal
 
 
 def test_only_the_damaged_file_of_the_cache_is_fetched_again(small, cache, mirror):

@@ -1,0 +1,147 @@
+"""The dense sign layer: its three passes against the formulas, draws, and explicit biases."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from pbnn.functional import Moments, hard_sign
+from pbnn.layers import SignLinear, xavier_normal
+from pbnn.seeding import generator
+
+
+def normal(*shape, of):
+    return torch.randn(*shape, generator=generator(0, of), dtype=torch.float64)
+
+
+def moved_layer(in_features=4, out_features=3, *, bias=False):
+    layer = SignLinear(
+        in_features, out_features, bias=bias, generator=generator(0, "prior"), dtype=torch.float64
+    )
+    with torch.no_grad():
+        layer.weight.mean.add_(normal(*layer.weight.mean.shape, of="move"))
+    return layer
+
+
+def with_one(x):
+    return torch.nn.functional.pad(x, (0, 1), value=1.0)
+
+
+def test_the_activation_is_the_formula_of_the_paper():
+    layer, x = moved_layer(), normal(5, 4, of="x")
+    w = layer.weight.mean
+    for point in range(5):
+        for unit in range(3):
+            z = (w[unit] @ x[point]).item() / (math.sqrt(2) * x[point].norm().item())
+            moments = layer.activation(x)
+            assert moments.mean[point, unit].item() == pytest.approx(math.erf(z), abs=1e-14)
+            assert moments.var[point, unit].item() == pytest.approx(1 - math.erf(z) ** 2)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_analytic_step_is_the_mean_field_formula(bias):
+    layer = moved_layer(bias=bias)
+    m = torch.tanh(normal(5, 4, of="m"))
+    analytic = layer.analytic(Moments(m, 1 - m.square()))
+    if bias:
+        m = with_one(m)  # a known input: its 1 − m² is 0
+    d = m.shape[1]
+    w = layer.weight.mean[:, None, :]
+    variance = (w.square() * (1 - m.square())).sum(-1)
+    expected = torch.erf((w * m).sum(-1) / (2 * (d + variance)).sqrt()).T
+    torch.testing.assert_close(analytic.mean, expected)
+    torch.testing.assert_close(analytic.var, 1 - expected.square())
+
+
+def test_a_bias_is_the_weight_of_an_appended_one():
+    biased, plain = moved_layer(bias=True), moved_layer(5)
+    plain.weight.load_state_dict(biased.weight.state_dict())
+    x = normal(6, 4, of="x")
+    assert torch.equal(biased.activation(x).mean, plain.activation(with_one(x)).mean)
+    assert torch.equal(biased.mode(x), plain.mode(with_one(x)))
+    assert torch.equal(
+        biased.sample(x, generator(0, "s")), plain.sample(with_one(x), generator(0, "s"))
+    )
+    assert biased.kl() == plain.kl()
+
+
+def test_a_bias_counts_in_numerator_normaliser_and_kl():
+    layer = SignLinear(2, 1, bias=True, generator=generator(0, "prior"), dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight.prior_mean.zero_()
+        layer.weight.mean.copy_(torch.tensor([[0.0, 0.0, 3.0]]))
+    x = torch.tensor([[2.0, 2.0]], dtype=torch.float64)
+    expected = math.erf(3 / math.sqrt(2 * (4 + 4 + 1)))
+    assert layer.activation(x).mean.item() == pytest.approx(expected)
+    assert layer.kl().item() == pytest.approx(9 / 2)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_kl_is_the_sum_over_weights_of_torch(bias):
+    layer = moved_layer(bias=bias)
+    q, p = Normal(layer.weight.mean, 1.0), Normal(layer.weight.prior_mean, 1.0)
+    torch.testing.assert_close(layer.kl(), kl_divergence(q, p).sum())
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_sampled_signs_are_those_of_drawn_weights(bias):
+    layer, x, draws = moved_layer(bias=bias), normal(1, 4, of="x"), 200_000
+    signs = layer.sample(x.expand(draws, -1), generator(0, "signs"))
+    inputs = with_one(x) if bias else x
+    noise = normal(draws, *layer.weight.mean.shape, of="weights")
+    drawn = hard_sign((layer.weight.mean + noise) @ inputs[0])
+    mean = layer.activation(x).mean[0]
+    error = ((1 - mean.square()) / draws).sqrt()
+    assert ((drawn.mean(0) - mean).abs() <= 5 * error).all()
+    assert ((signs.mean(0) - mean).abs() <= 5 * error).all()
+    # Different units are independent, in either way of drawing.
+    for sample in (drawn, signs):
+        products = (sample.T @ sample / draws - mean[:, None] * mean).fill_diagonal_(0)
+        assert (products.abs() <= 5 / math.sqrt(draws)).all()
+
+
+def test_the_mode_is_the_sign_of_the_mean_weights():
+    layer = moved_layer()
+    x = torch.cat([normal(5, 4, of="x"), torch.zeros(1, 4, dtype=torch.float64)])
+    expected = torch.where(x @ layer.weight.mean.T >= 0, 1.0, -1.0)
+    assert torch.equal(layer.mode(x), expected.double())
+    assert torch.equal(layer.mode(x)[-1], torch.ones(3, dtype=torch.float64))
+
+
+def test_the_prior_is_xavier_normal_with_zero_bias():
+    scale = math.sqrt(2 / (300 + 500))
+    draw = xavier_normal(300, 500, generator(0, "prior"), dtype=torch.float64)
+    assert draw.shape == (300, 500)
+    assert abs(draw.mean().item()) <= 5 * scale / math.sqrt(draw.numel())
+    error = 5 * scale**2 * math.sqrt(2 / draw.numel())
+    assert draw.square().mean().item() == pytest.approx(scale**2, abs=error)
+    layer = SignLinear(3, 2, bias=True, generator=generator(0, "prior"))
+    assert layer.weight.prior_mean[:, -1].tolist() == [0, 0]
+    assert (layer.weight.prior_mean[:, :-1] != 0).all()
+    assert layer.kl() == 0
+
+
+def test_a_restart_moves_the_posterior_and_keeps_the_prior():
+    layer = SignLinear(4, 3, bias=True, generator=generator(0, "prior"))
+    start = layer.weight.mean.detach().clone()
+    parameter = layer.weight.mean
+    layer.restart(generator(0, "restart"))
+    assert layer.weight.mean is parameter
+    assert torch.equal(layer.weight.prior_mean, start)
+    assert not torch.equal(layer.weight.mean, start)
+    assert layer.weight.mean[:, -1].tolist() == [0, 0, 0]
+    other = SignLinear(4, 3, bias=True, generator=generator(0, "restart"))
+    assert torch.equal(layer.weight.mean, other.weight.prior_mean)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_parameters_and_buffers_have_the_dtype_and_device_asked_for(dtype, bias):
+    options = {"bias": bias, "generator": generator(0, "prior"), "dtype": dtype}
+    layer = SignLinear(3, 2, device="cpu", **options)
+    assert {tensor.dtype for tensor in layer.state_dict().values()} == {dtype}
+    meta = SignLinear(3, 2, device="meta", **options)
+    assert {tensor.device.type for tensor in meta.state_dict().values()} == {"meta"}
