@@ -20,6 +20,9 @@ from pbnn.layers import SignLinear, xavier_normal
 EXACT_UP_TO = 12
 """Hidden units up to which the sum over all sign patterns is the default."""
 
+EXACT_AT_MOST = 20
+"""Hidden units up to which the exact sum is possible at all: a million patterns a point."""
+
 AGGREGATES = ("auto", "exact", "mean_field")
 
 
@@ -88,6 +91,11 @@ class PBGNet(nn.Module):
         check_sizes(in_features, hidden)
         if aggregate not in AGGREGATES:
             raise ValueError(f"`aggregate` must be one of {AGGREGATES}, got {aggregate!r}.")
+        if aggregate == "exact" and hidden[0] > EXACT_AT_MOST:
+            raise ValueError(
+                f"`hidden` must be at most {EXACT_AT_MOST} for the exact aggregate, "
+                f"got {hidden[0]}."
+            )
         self.in_features, self.width, self.bias = in_features, int(hidden[0]), bias
         self.aggregate = aggregate
         options: dict[str, Any] = {"generator": generator, "dtype": dtype, "device": device}
@@ -216,6 +224,8 @@ def check_sizes(in_features: int, hidden: Sequence[int]) -> None:
     """Refuse sizes that are no network."""
     if in_features < 1 or in_features != int(in_features):
         raise ValueError(f"`in_features` must be a positive integer, got {in_features}.")
+    if not isinstance(hidden, Sequence):
+        raise TypeError(f"`hidden` must be a sequence of widths such as (10,), got {hidden!r}.")
     if len(hidden) != 1 or hidden[0] < 1 or hidden[0] != int(hidden[0]):
         raise ValueError(f"`hidden` must be the width of one hidden layer, got {tuple(hidden)}.")
 

@@ -1,26 +1,19 @@
-"""Many runs: keys, atomic records, resuming, and the ledger of what was tried on a data set."""
+"""Many runs: keys, atomic records, resuming."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
-import platform
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pbnn
-from pbnn.files import check_schema_version, read_json, sha256, write_atomic, write_json
+from pbnn.files import check_schema_version, read_json, sha256, write_json
 
 SCHEMA_VERSION = 1
-PACKAGES = ("torch", "numpy", "scipy", "pandas", "matplotlib", "scikit-learn", "distributed")
-LEDGER = ("dataset", "configuration", "count", "note")
 
 Run = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -215,159 +208,3 @@ def collect(cells: Iterable[Cell], folder: str | os.PathLike[str]) -> list[dict[
             raise ValueError(f"`folder` must hold a record of each cell, got none of {cell.name}.")
         records.append(record)
     return records
-
-
-def record_tried(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Enter configurations whose results people saw into a ledger, each once.
-
-    Parameters
-    ----------
-    path : path
-        A CSV with the columns ``dataset, configuration, count, note``; made if missing. It has one
-        writer at a time.
-    rows : iterable of mappings
-        ``dataset``; ``configuration``, the `configuration_key`; ``count``, how many choices the
-        row stands for (default 1); ``note`` (default empty). Entered again, a configuration keeps
-        the larger count.
-
-    Raises
-    ------
-    ValueError
-        For an empty dataset or configuration, or a count that is no positive integer.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "tried.csv"
-    >>> row = {"dataset": "mnist17", "configuration": configuration_key({"method": "a"})}
-    >>> record_tried(path, [row, row])
-    >>> record_tried(path, [row])
-    >>> read_tried(path)
-    {'mnist17': 1}
-    """
-    ledger = _read_ledger(path) if Path(path).exists() else {}
-    for row in rows:
-        _enter(ledger, row, "`rows`")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(LEDGER)
-    writer.writerows((*entry, count, note) for entry, (count, note) in sorted(ledger.items()))
-    write_atomic(path, text.getvalue())
-
-
-def read_tried(path: str | os.PathLike[str]) -> dict[str, int]:
-    """How many choices a ledger charges to each data set (see `record_tried`)."""
-    return _totals(_read_ledger(path))
-
-
-def choices(paths: Iterable[str | os.PathLike[str]], dataset: str, floor: int = 1000) -> int:
-    r"""Number of choices to charge to a certificate on a data set: :math:`\ln` of it is the price.
-
-    The total count over the distinct configurations in all the ledgers, and at least `floor`.
-
-    Examples
-    --------
-    >>> choices([], "mnist17")
-    1000
-    """
-    if isinstance(floor, bool) or not isinstance(floor, int) or floor < 1:
-        raise ValueError(f"`floor` must be a positive integer, got {floor!r}.")
-    ledger: dict[tuple[str, str], tuple[int, str]] = {}
-    for path in paths:
-        _read_ledger(path, ledger)
-    return max(floor, _totals(ledger).get(dataset, 0))
-
-
-def _totals(ledger: Mapping[tuple[str, str], tuple[int, str]]) -> dict[str, int]:
-    totals: dict[str, int] = {}
-    for (dataset, _), (count, _) in sorted(ledger.items()):
-        totals[dataset] = totals.get(dataset, 0) + count
-    return totals
-
-
-def _read_ledger(
-    path: str | os.PathLike[str], ledger: dict[tuple[str, str], tuple[int, str]] | None = None
-) -> dict[tuple[str, str], tuple[int, str]]:
-    """Enter the rows of a file; a missing file is an error, as it would charge too little."""
-    ledger = {} if ledger is None else ledger
-    with open(path, newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        if tuple(reader.fieldnames or ()) != LEDGER:
-            raise ValueError(f"{path} must have the columns {LEDGER}, got {reader.fieldnames}.")
-        for row in reader:
-            _enter(ledger, row, f"{path}, line {reader.line_num}")
-    return ledger
-
-
-def _enter(
-    ledger: dict[tuple[str, str], tuple[int, str]], row: Mapping[str, Any], where: str
-) -> None:
-    dataset, configuration = row.get("dataset"), row.get("configuration")
-    if not (
-        isinstance(dataset, str) and dataset and isinstance(configuration, str) and configuration
-    ):
-        raise ValueError(f"{where}: expected a dataset and a configuration, got {dict(row)!r}.")
-    count = str(row.get("count", 1))
-    if not (count.isascii() and count.isdigit() and int(count) > 0):
-        raise ValueError(f"{where}: `count` must be a positive integer, got {count!r}.")
-    known_count, known_note = ledger.get((dataset, configuration), (0, ""))
-    note = str(row.get("note") or known_note)
-    ledger[dataset, configuration] = (max(int(count), known_count), note)
-
-
-def environment() -> dict[str, dict[str, Any]]:
-    """What a record says of where it was made: ``versions`` and ``hardware``, no names or paths.
-
-    Examples
-    --------
-    >>> sorted(environment())
-    ['hardware', 'versions']
-    """
-    versions: dict[str, Any] = {"python": platform.python_version(), "pbnn": pbnn.__version__}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    versions["commit"] = _commit()
-    # Whoever runs without torch is not made to wait for its import.
-    torch = sys.modules.get("torch")
-    hardware = {
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads() if torch else None,
-        "gpu": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
-    }
-    return {"versions": versions, "hardware": hardware}
-
-
-def _cpu() -> str:
-    """Model of the processor, as its system names it."""
-    if sys.platform == "darwin":
-        return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine())
-
-
-def _commit() -> str | None:
-    """Commit of the checkout we run from; None elsewhere, even inside somebody else's checkout."""
-    root = Path(__file__).resolve().parents[1]
-    top = _output("git", "-C", str(root), "rev-parse", "--show-toplevel")
-    if top is None or Path(top).resolve() != root:
-        return None
-    return _output(
-        "git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"
-    )
-
-
-def _output(*command: str) -> str | None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None

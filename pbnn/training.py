@@ -222,8 +222,10 @@ class ProgressBar:
     def show(self, row: dict[str, float]) -> None:
         """Advance by one epoch."""
         if self.bar is not None:
-            figures = {"bound": row["objective"], "risk": row["risk"], "kl": row.get("kl")}
-            self.bar.set_postfix({k: f"{v:.4g}" for k, v in figures.items() if v is not None})
+            figures = {"risk": row["risk"]}
+            if "kl" in row:
+                figures = {"bound": row["objective"], **figures, "kl": row["kl"]}
+            self.bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()})
             self.bar.update()
 
 

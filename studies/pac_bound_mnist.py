@@ -34,20 +34,14 @@ from pbnn.augmentation import random_affine
 from pbnn.bounds import clopper_pearson, delta_each
 from pbnn.certificates import Budget, Provenance, certify_gibbs, certify_vote, holdout_bound
 from pbnn.data import DataUnavailable, Splits, Task, embedded_twin, load, split
+from pbnn.environment import environment
 from pbnn.evaluation import Risks, errors_of_one_draw_each, mode_error, risks, rounding_error
 from pbnn.files import read_json, write_json
+from pbnn.ledger import choices, record_tried
 from pbnn.networks import MLP, PBGNet
 from pbnn.objectives import BoundObjective, RiskObjective
 from pbnn.seeding import generator
-from pbnn.sweep import (
-    Cell,
-    cell_key,
-    choices,
-    configuration_key,
-    environment,
-    record_tried,
-    run_cells,
-)
+from pbnn.sweep import Cell, cell_key, configuration_key, run_cells
 from pbnn.training import FitConfig, fit, fit_best_of, save_checkpoint
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
@@ -244,7 +238,7 @@ def pbgnet_pre(cell: dict[str, Any], points: Points) -> dict[str, Any]:
         y_prior,
         config,
         generator=generator(seed, "prior batches"),
-        augment=random_affine,
+        augment=random_affine if x_prior.ndim == 4 else None,
         progress=f"{name(cell)} prior",
     )
     network.adopt_as_prior()

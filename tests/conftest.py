@@ -11,7 +11,7 @@ import pytest
 
 # Read when the libraries are loaded, so before any test imports them; subprocesses inherit them.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(_variable, "2")
+    os.environ.setdefault(_variable, os.environ.get("OMP_NUM_THREADS", "2"))
 
 
 def _global_random_states() -> dict[str, object]:

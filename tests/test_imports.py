@@ -22,7 +22,7 @@ RANKS = [
     {"networks"},
     {"evaluation", "objectives"},
     {"certificates", "training"},
-    {"sweep"},
+    {"environment", "ledger", "sweep"},
     {"reporting"},
 ]
 # Rooms that keep to less than their line allows.
@@ -30,7 +30,9 @@ ONLY = {
     "data": {"files", "seeding"},
     "functional": set(),
     "augmentation": set(),
-    "sweep": {"files", "seeding"},
+    "sweep": {"files"},
+    "ledger": {"files"},
+    "environment": set(),
 }
 LATE = {"dask", "distributed", "pooch", "safetensors", "tqdm", "tyro"}
 HEAVY = {"dask", "distributed", "matplotlib", "pandas", "pooch", "scipy.stats", "sklearn"}

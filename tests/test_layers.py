@@ -126,12 +126,14 @@ def test_the_prior_is_xavier_normal_with_zero_bias():
 
 def test_a_restart_moves_the_posterior_and_keeps_the_prior():
     layer = SignLinear(4, 3, bias=True, generator=generator(0, "prior"))
-    start = layer.weight.mean.detach().clone()
+    prior = layer.weight.prior_mean.clone()
     parameter = layer.weight.mean
+    with torch.no_grad():
+        parameter.add_(1)  # as after a training
     layer.restart(generator(0, "restart"))
     assert layer.weight.mean is parameter
-    assert torch.equal(layer.weight.prior_mean, start)
-    assert not torch.equal(layer.weight.mean, start)
+    assert torch.equal(layer.weight.prior_mean, prior)
+    assert not torch.equal(layer.weight.mean, prior)
     assert layer.weight.mean[:, -1].tolist() == [0, 0, 0]
     other = SignLinear(4, 3, bias=True, generator=generator(0, "restart"))
     assert torch.equal(layer.weight.mean, other.weight.prior_mean)

@@ -278,7 +278,7 @@ def test_kl_is_the_sum_over_both_layers_of_torch(bias):
 
 
 def test_a_restart_moves_both_layers_and_keeps_the_prior():
-    net = PBGNet(4, (3,), generator=generator(0, "prior"))
+    net = moved(4, 3)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     net.restart(generator(0, "restart"))
     changed = {
@@ -363,3 +363,13 @@ def test_the_baseline_is_the_tanh_network_of_torch():
     )
     torch.testing.assert_close(net(x), plain(x - 0.25).squeeze(-1))
     assert torch.equal(net.mode(x), torch.where(net(x) >= 0, 1.0, -1.0).double())
+
+
+def test_an_exact_sum_that_is_too_large_is_refused():
+    with pytest.raises(ValueError, match="`hidden` must be at most 20"):
+        PBGNet(3, (21,), aggregate="exact", generator=torch.Generator())
+
+
+def test_a_width_is_not_a_sequence_of_widths():
+    with pytest.raises(TypeError, match="`hidden` must be a sequence"):
+        PBGNet(3, 4, generator=torch.Generator())

@@ -15,7 +15,7 @@ import pytest
 import pbnn
 from pbnn import sweep
 from pbnn.files import write_json
-from pbnn.sweep import Cell, cell_key, choices, configuration_key, record_tried, run_cells
+from pbnn.sweep import Cell, cell_key, run_cells
 
 STUDY = """
 import sys, time
@@ -167,6 +167,13 @@ def test_a_damaged_record_is_run_again_with_a_warning(tmp_path, damage):
     assert ran == [1]
 
 
+def test_the_fixture_of_version_1_is_still_read(tmp_path):
+    fixture = Path(__file__).parent / "data" / "record_v1.json"
+    record = json.loads(fixture.read_text())
+    (tmp_path / f"{record['key']}.json").write_bytes(fixture.read_bytes())
+    assert sweep.stored(Cell(record["key"], record["config"]), tmp_path) == record
+
+
 def test_a_record_of_a_newer_schema_is_an_error_and_stays(tmp_path):
     run_cells(cells(1), measure, tmp_path, progress=False)
     path = tmp_path / f"{cells()[0].key}.json"
@@ -219,106 +226,6 @@ def test_keys_are_made_of_finite_plain_json():
         cell_key({"a": float("nan")}, {})
     with pytest.raises(TypeError, match="plain JSON"):
         cell_key({"a": {1}}, {})
-
-
-def row(dataset, configuration, **more):
-    return {"dataset": dataset, "configuration": configuration, **more}
-
-
-def test_a_configuration_is_charged_once_whatever_its_seeds(tmp_path):
-    configs = [{"width": width, "seed": seed} for width in (8, 10) for seed in range(5)]
-    path = tmp_path / "tried.csv"
-    for _ in range(2):
-        record_tried(path, [row("d", configuration_key(config)) for config in configs])
-    assert sweep.read_tried(path) == {"d": 2}
-
-
-def test_the_ledger_is_sorted_and_idempotent(tmp_path):
-    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
-    rows = [row("b", "1", count=3, note="by hand, twice"), row("a", "2"), row("a", "1", count=40)]
-    record_tried(one, rows)
-    for entry in rows[::-1]:
-        record_tried(two, [entry])
-    assert one.read_bytes() == two.read_bytes()
-    record_tried(one, [row("b", "1"), row("a", "1", count="2")])
-    assert one.read_bytes() == two.read_bytes()
-    assert one.read_text().splitlines()[-1] == 'b,1,3,"by hand, twice"'
-
-
-def test_choices_count_distinct_configurations_over_ledgers(tmp_path):
-    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
-    record_tried(
-        one, [row("d", "x", count=900), row("d", "y", count=50), row("e", "x", count=5000)]
-    )
-    record_tried(two, [row("d", "x", count=800), row("d", "z", count=100)])
-    assert choices([one], "d") == 1000
-    assert choices([one, two], "d") == 1050
-    assert choices([two, one], "d") == 1050
-    assert choices([one, two], "d", floor=2000) == 2000
-    assert choices([one, two], "unseen", floor=1) == 1
-
-
-def test_a_missing_ledger_does_not_count_as_nothing_tried(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        choices([tmp_path / "none.csv"], "d")
-
-
-@pytest.mark.parametrize("count", [0, -1, "1.5", "", "many", None])
-def test_a_count_is_a_positive_integer(tmp_path, count):
-    path = tmp_path / "tried.csv"
-    with pytest.raises(ValueError, match="`count`"):
-        record_tried(path, [row("d", "x", count=count)])
-    assert not path.exists()
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "dataset,count\nd,1\n", "dataset,configuration,count,note\n,x,1,\n",
-     "dataset,configuration,count,note\nd,x\n"],
-)  # fmt: skip
-def test_a_damaged_ledger_is_refused(tmp_path, text):
-    path = tmp_path / "tried.csv"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=r"tried\.csv"):
-        choices([path], "d")
-
-
-def test_the_floor_is_a_positive_integer():
-    with pytest.raises(ValueError, match="`floor`"):
-        choices([], "d", floor=0)
-
-
-def test_the_environment_holds_no_names_or_paths():
-    found = sweep.environment()
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found["versions"]["pbnn"] == pbnn.__version__
-    assert found["versions"]["numpy"].count(".") >= 2
-    assert found["hardware"]["cores"] >= 1
-    text = json.dumps(found)
-    assert str(Path.home()) not in text
-    assert os.uname().nodename not in text
-
-
-def test_the_commit_is_that_of_our_own_checkout_only(tmp_path, monkeypatch):
-    def git(*arguments):
-        identity = ["-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false"]
-        command = ["git", "-C", str(tmp_path), *identity, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    git("init")
-    (tmp_path / "pbnn").mkdir()
-    (tmp_path / "pbnn" / "sweep.py").write_text("")
-    git("add", ".")
-    monkeypatch.setattr(sweep, "__file__", str(tmp_path / "pbnn" / "sweep.py"))
-    assert sweep.environment()["versions"]["commit"] is None
-    git("commit", "-m", "first")
-    commit = git("rev-parse", "HEAD")
-    assert sweep.environment()["versions"]["commit"] == commit
-    (tmp_path / "pbnn" / "sweep.py").write_text("changed")
-    assert sweep.environment()["versions"]["commit"] == f"{commit}-dirty"
-    (tmp_path / "lib" / "pbnn").mkdir(parents=True)
-    monkeypatch.setattr(sweep, "__file__", str(tmp_path / "lib" / "pbnn" / "sweep.py"))
-    assert sweep.environment()["versions"]["commit"] is None
 
 
 def test_a_sweep_is_light_to_import():

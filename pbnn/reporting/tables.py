@@ -242,7 +242,8 @@ def _printed(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
 def _texts(frame: pd.DataFrame, name: str) -> list[str]:
     values = frame[name].astype(float)
     stds = frame[f"{name}_std"] if f"{name}_std" in frame else [np.nan] * len(frame)
-    digits = _digits(values.dropna())
+    counted = pd.api.types.is_integer_dtype(frame[name])
+    digits = 0 if counted else _digits(values.dropna())
     rounding = ROUND_CEILING if name.startswith("bound") else ROUND_HALF_EVEN
     texts = []
     for value, std in zip(values, stds, strict=True):
@@ -254,9 +255,7 @@ def _texts(frame: pd.DataFrame, name: str) -> list[str]:
 
 
 def _digits(values: pd.Series[float]) -> int:
-    """Decimals for a column: none for counts, four for probabilities, fewer for larger numbers."""
-    if (values % 1 == 0).all() and values.abs().max() > 1:
-        return 0
+    """Decimals for a column: four for probabilities, fewer for larger numbers."""
     largest = values.abs().max()
     return 4 if largest < 2 else 1 if largest < 1000 else 0
 
