@@ -78,6 +78,8 @@ class Config:
     """CPU threads of a run; part of what is recorded, since sums depend on it."""
     compile: bool = False
     """Compile the training loss with torch.compile."""
+    patience: int = 0
+    """Stop a pbgnet training after this many epochs without a better training bound; 0: never."""
     redraw: bool = False
     """Make tables and figures again from records.csv and curves.csv, without training."""
 
@@ -198,7 +200,11 @@ def pbgnet(cell: dict[str, Any], points: Points) -> dict[str, Any]:
     budget = budget_of(cell)
     objective = BoundObjective(network, len(x), budget.events(exact=network.exact)["gibbs"])
     config = FitConfig(
-        cell["epochs"], cell["batch"], kl_warmup=cell["kl_warmup"], compile=cell["compile"]
+        cell["epochs"],
+        cell["batch"],
+        kl_warmup=cell["kl_warmup"],
+        patience=cell["patience"],
+        compile=cell["compile"],
     )
     curve = fit_best_of(
         cell["restarts"],
@@ -229,7 +235,6 @@ def pbgnet_pre(cell: dict[str, Any], points: Points) -> dict[str, Any]:
         cell["prior_epochs"],
         cell["prior_batch"],
         cell["prior_rate"],
-        patience=0,
         compile=cell["compile"],
     )
     fit(
@@ -325,8 +330,8 @@ def settings(config: Config, dataset: str, method: Method) -> dict[str, Any]:
     if method == "mlp_tanh":
         return common | {"epochs": 10 if quick else 20, "batch": 64}
     if method == "pbgnet":
-        values = dataclasses.asdict(recipe) | {"restarts": config.restarts}
-        values["feature_points"] = FEATURE_POINTS
+        values = dataclasses.asdict(recipe) | {"feature_points": FEATURE_POINTS}
+        values |= {"restarts": config.restarts, "patience": config.patience}
         return common | values | {"epochs": recipe.epochs // 2 if quick else recipe.epochs}
     large = dataset.endswith(("LH", "EO"))
     prior = {
