@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 venv: $(STAMP) ## make .venv, with the versions of constraints.txt
 
-study: $(STAMP) ## run the study: tables and figures in reports/pac_bound_mnist
+study: $(STAMP) ## run the study: tables and figures in reports/pac_bound_mnist_quick
 	$(RUN) studies/pac_bound_mnist.py $(STUDY_ARGS)
 
 test: lint types unit doctest ## lint, format, types, tests, doctests
