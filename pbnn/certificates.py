@@ -316,7 +316,7 @@ def _bound(
 def kl_upper(network: PBGNet) -> float:
     """KL(Q‖P) in nats computed in float64 and rounded up by the worst case of its summation."""
     total, terms = 0.0, 0
-    for layer in (network.hidden, network.output):
+    for layer in network.layers():
         posterior = layer.weight
         difference = posterior.mean.detach().double() - posterior.prior_mean.double()
         total += float(difference.square().sum()) / 2
@@ -325,13 +325,17 @@ def kl_upper(network: PBGNet) -> float:
 
 
 def least_loss_of_right_vote(network: PBGNet) -> float:
-    r"""Lower bound, for every input, on the Gibbs loss: b = ½ erfc(‖w‖₁/√(2d)), rounded down.
+    r"""Lower bound, for every input, on the Gibbs loss: b = ½ erfc(t/√2), rounded down.
 
-    Wherever the vote is right the loss (1 − |F|)/2 is at least this, since no pattern of signs
-    makes the output's argument larger than ‖w‖₁/√d; a bias joins the norm and d becomes d + 1.
+    Wherever the vote is right the loss (1 − |F|)/2 is at least this, with t the largest argument of
+    the output unit: ‖w‖₁/√d for d hidden signs (a bias joins the norm and the count), ‖w‖₂ for a
+    single unit on real inputs.
     """
     weight = network.output.weight.mean.detach().double()
-    argument = float(weight.abs().sum()) / math.sqrt(2 * weight.shape[1])
+    if network.widths:
+        argument = float(weight.abs().sum()) / math.sqrt(2 * weight.shape[1])
+    else:
+        argument = float(weight.norm()) / math.sqrt(2)
     # erfc falls by at most a factor 1 + 2z² · (relative error) when its argument is rounded.
     slack = (weight.numel() + 8) * UNIT_ROUNDOFF * (1 + 2 * argument**2)
     return max(0.0, math.erfc(argument) / 2 * (1 - 4 * slack))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pbnn.functional import SQRT_TWO_OVER_PI, expect_over_signs, hard_sign
+from pbnn.functional import SQRT_TWO_OVER_PI, hard_sign
 from pbnn.networks import EXACT_UP_TO, PBGNet
 
 UNIT_ROUNDOFF = 2.0**-53
@@ -80,10 +80,10 @@ def risks(
     check_labelled(x, y)
     network = copy.deepcopy(network).double()
     y = y.double()
-    if network.width <= EXACT_UP_TO:
+    if network.widest <= EXACT_UP_TO:
         return exact_risks(network, x, y)
     if generator is None:
-        raise ValueError(f"`generator` is needed to sample a network of width {network.width}.")
+        raise ValueError(f"`generator` is needed to sample {network.widest} hidden units.")
     if draws < 1:
         raise ValueError(f"`draws` must be a positive integer, got {draws}.")
     return sampled_risks(network, x, y, math.ceil(draws / (2 * len(x))), generator)
@@ -92,13 +92,9 @@ def risks(
 @torch.no_grad()
 def exact_risks(network: PBGNet, x: Tensor, y: Tensor) -> Risks:
     """Risks of a float64 network by the exact sum over its sign patterns."""
-    outputs = network.pattern_outputs()
-    aggregate = torch.cat(
-        [
-            expect_over_signs(outputs, network.hidden_means(x[part].double()))
-            for part in chunks(len(x), max(network.in_features, len(outputs)))
-        ]
-    )
+    network.aggregate = "exact"
+    size = max(network.in_features, 2**network.widest)
+    aggregate = torch.cat([network(x[part].double()) for part in chunks(len(x), size)])
     loss = (1 - y * aggregate) / 2
     rounding = rounding_error(network, len(x))
     open_sign = aggregate.abs() <= 2 * rounding
@@ -119,8 +115,8 @@ def sampled_risks(
 ) -> Risks:
     """Risks of a float64 network from pairs of independent networks, `passes` pairs a datum."""
     gibbs, tandem, wrong, unclear = [], [], [], []
-    for part in chunks(len(x), max(network.in_features, network.width)):
-        means, label = network.hidden_means(x[part].double()), y[part]
+    for part in chunks(len(x), max(network.in_features, network.widest)):
+        means, label = network.hidden_moments(x[part].double()).mean, y[part]
         total, squares, both = (torch.zeros_like(label) for _ in range(3))
         for _ in range(passes):
             first = network.sample_mean(means, generator)
@@ -157,7 +153,7 @@ def errors_of_one_draw_each(
     check_labelled(x, y)
     network = copy.deepcopy(network).double()
     wrong = torch.zeros((), dtype=torch.int64, device=x.device)
-    for part in chunks(len(x), max(network.in_features, network.width)):
+    for part in chunks(len(x), max(network.in_features, network.widest)):
         wrong += (network.sample(x[part].double(), generator) != y[part]).sum()
     return int(wrong)
 
@@ -179,7 +175,7 @@ def rounding_error(network: PBGNet, n: int) -> float:
     draw with at most the same probability. The mean over n points adds nu. Twice the sum is taken.
     """
     total = 0.0
-    for layer in (network.hidden, network.output):
+    for layer in network.layers():
         weight = layer.weight.mean.detach()
         norm = float(weight.double().norm(dim=1).sum())
         per_unit = SQRT_TWO_OVER_PI * (2 * weight.shape[1] + 8) * UNIT_ROUNDOFF

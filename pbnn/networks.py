@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from pbnn.functional import (
+    Moments,
     expect_over_signs,
     gaussian_output,
     hard_sign,
@@ -44,7 +46,7 @@ class PBGNet(nn.Module):
     in_features : int
         Size of one flattened input.
     hidden : sequence of int
-        Width of the hidden layer (one layer).
+        Width of the hidden layer; empty for a single Gaussian unit, sgn(w · x).
     bias : bool
         Append a constant 1 to the input of each layer.
     aggregate : {"auto", "exact", "mean_field"}
@@ -91,16 +93,17 @@ class PBGNet(nn.Module):
         check_sizes(in_features, hidden)
         if aggregate not in AGGREGATES:
             raise ValueError(f"`aggregate` must be one of {AGGREGATES}, got {aggregate!r}.")
-        if aggregate == "exact" and hidden[0] > EXACT_AT_MOST:
+        if aggregate == "exact" and max(hidden, default=0) > EXACT_AT_MOST:
             raise ValueError(
                 f"`hidden` must be at most {EXACT_AT_MOST} for the exact aggregate, "
-                f"got {hidden[0]}."
+                f"got {max(hidden)}."
             )
-        self.in_features, self.width, self.bias = in_features, int(hidden[0]), bias
-        self.aggregate = aggregate
-        options: dict[str, Any] = {"generator": generator, "dtype": dtype, "device": device}
-        self.hidden = SignLinear(in_features, self.width, bias=bias, **options)
-        self.output = SignLinear(self.width, 1, bias=bias, **options)
+        self.in_features, self.bias, self.aggregate = in_features, bias, aggregate
+        self.widths = tuple(map(int, hidden))
+        options: dict[str, Any] = {"bias": bias, "generator": generator, "dtype": dtype}
+        sizes = [in_features, *self.widths, 1]
+        layers = [SignLinear(a, b, device=device, **options) for a, b in pairwise(sizes)]
+        self.hidden, self.output = nn.ModuleList(layers[:-1]), layers[-1]
         dtype = self.output.weight.mean.dtype
         self.register_buffer("shift", _expand_shift(shift, in_features, dtype, device))
 
@@ -109,7 +112,7 @@ class PBGNet(nn.Module):
         """What is needed to rebuild the network, as plain JSON values."""
         return {
             "in_features": self.in_features,
-            "hidden": [self.width],
+            "hidden": list(self.widths),
             "bias": self.bias,
             "aggregate": self.aggregate,
         }
@@ -117,9 +120,17 @@ class PBGNet(nn.Module):
     @property
     def exact(self) -> bool:
         """Whether `forward` is the exact aggregate rather than the mean-field surrogate."""
-        if self.aggregate == "auto":
-            return self.width <= EXACT_UP_TO
-        return self.aggregate == "exact"
+        limit = {"auto": EXACT_UP_TO, "exact": EXACT_AT_MOST, "mean_field": 0}[self.aggregate]
+        return self.widest <= limit
+
+    @property
+    def widest(self) -> int:
+        """Width of the widest hidden layer; 0 without one."""
+        return max(self.widths, default=0)
+
+    def layers(self) -> list[SignLinear]:
+        """All layers, from the input to the output."""
+        return [*cast(Iterable[SignLinear], self.hidden), self.output]
 
     def features(self, x: Tensor) -> Tensor:
         """Inputs of shape (n, ...) flattened and shifted."""
@@ -127,7 +138,9 @@ class PBGNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The aggregate F(x) in [−1, 1], shape (n,): exact or mean-field, as `exact` says."""
-        hidden = self.hidden.activation(self.features(x))
+        if not self.widths:
+            return self.output.activation(self.features(x)).mean.squeeze(-1)
+        hidden = self.hidden_moments(x)
         if not self.exact:
             return self.output.analytic(hidden).mean.squeeze(-1)
         return expect_over_signs(self.pattern_outputs(), hidden.mean)
@@ -135,41 +148,46 @@ class PBGNet(nn.Module):
     def pattern_outputs(self) -> Tensor:
         """Output averaged over the last layer's weights, for each of the 2^h sign patterns."""
         mean = self.output.weight.mean
-        patterns = sign_patterns(self.width, dtype=mean.dtype, device=mean.device)
+        patterns = sign_patterns(self.widths[-1], dtype=mean.dtype, device=mean.device)
         return gaussian_output(self.output.inputs(patterns), mean)
 
-    def hidden_means(self, x: Tensor) -> Tensor:
-        """Exact means of the hidden signs, shape (n, h): all that sampling needs of the input."""
-        return self.hidden.activation(self.features(x)).mean
+    def hidden_moments(self, x: Tensor) -> Moments:
+        """Exact moments of the hidden signs, each (n, h): all that sampling needs of the input."""
+        return self.layers()[0].activation(self.features(x))
 
     def sample(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Outputs ±1 of one fresh network for every datum, shape (n,)."""
-        return sample_signs(self.sample_mean(self.hidden_means(x), generator), generator)
+        if not self.widths:
+            return sample_signs(self(x), generator)
+        return sample_signs(self.sample_mean(self.hidden_moments(x).mean, generator), generator)
 
     def sample_mean(self, hidden_means: Tensor, generator: torch.Generator) -> Tensor:
         """One fresh hidden layer for every datum, the last layer averaged analytically.
 
-        Takes the result of `hidden_means`, so that many draws pass over the input once.
+        Takes the means of `hidden_moments`, so that many draws pass over the input once.
         """
         signs = sample_signs(hidden_means, generator)
         return gaussian_output(self.output.inputs(signs), self.output.weight.mean)
 
     def mode(self, x: Tensor) -> Tensor:
         """Outputs ±1 of the sign network at the posterior mean, shape (n,)."""
-        return self.output.mode(self.hidden.mode(self.features(x))).squeeze(-1)
+        x = self.features(x)
+        for layer in self.layers():
+            x = layer.mode(x)
+        return x.squeeze(-1)
 
     def kl(self) -> Tensor:
         r"""KL(Q‖P) = ½ Σ_k ‖W_k − U_k‖² in nats, over all layers."""
-        return self.hidden.kl() + self.output.kl()
+        return torch.stack([layer.kl() for layer in self.layers()]).sum()
 
     def adopt_as_prior(self) -> None:
         """Make the current posterior the prior, as after training on the prior split."""
-        for layer in (self.hidden, self.output):
+        for layer in self.layers():
             layer.weight.adopt_as_prior()
 
     def restart(self, generator: torch.Generator) -> None:
         """Redraw the posterior's starting point; the prior stays, so no confidence is spent."""
-        for layer in (self.hidden, self.output):
+        for layer in self.layers():
             layer.restart(generator)
 
 
@@ -196,6 +214,8 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes(in_features, hidden)
+        if not hidden:
+            raise ValueError("`hidden` must be the width of one hidden layer, got ().")
         self.in_features, self.width = in_features, int(hidden[0])
         make: dict[str, Any] = {"dtype": dtype, "device": device}
         self.hidden = nn.Parameter(xavier_normal(self.width, in_features, generator, **make))
@@ -226,8 +246,10 @@ def check_sizes(in_features: int, hidden: Sequence[int]) -> None:
         raise ValueError(f"`in_features` must be a positive integer, got {in_features}.")
     if not isinstance(hidden, Sequence):
         raise TypeError(f"`hidden` must be a sequence of widths such as (10,), got {hidden!r}.")
-    if len(hidden) != 1 or hidden[0] < 1 or hidden[0] != int(hidden[0]):
-        raise ValueError(f"`hidden` must be the width of one hidden layer, got {tuple(hidden)}.")
+    if len(hidden) > 1 or any(width < 1 or width != int(width) for width in hidden):
+        raise ValueError(
+            f"`hidden` must be the width of at most one hidden layer, got {tuple(hidden)}."
+        )
 
 
 def _expand_shift(

@@ -40,7 +40,7 @@ def make(kl: float = 8.0, width: int = 3) -> PBGNet:
     network = PBGNet(4, (width,), generator=generator(0, "prior"), dtype=torch.float64)
     network.output.weight.mean.data.fill_(3.0)
     network.output.weight.adopt_as_prior()
-    network.hidden.weight.mean.data[0, 0] += math.sqrt(2 * kl)
+    network.hidden[0].weight.mean.data[0, 0] += math.sqrt(2 * kl)
     return network
 
 
@@ -112,14 +112,25 @@ def test_the_least_loss_of_a_right_vote_is_below_every_pattern(bias, scale):
     assert found == pytest.approx(least, rel=1e-12)
 
 
+def test_the_least_loss_of_one_gaussian_unit_is_that_of_the_input_along_its_weights():
+    network = PBGNet(4, (), generator=generator(3, "prior"), dtype=torch.float64)
+    network.output.weight.mean.data.mul_(3)
+    along = network.output.weight.mean.data
+    least = float(1 - network(along)[0].detach()) / 2
+    assert least_loss_of_right_vote(network) == pytest.approx(least, rel=1e-9)
+    x = torch.randn(1000, 4, generator=generator(0, "x"), dtype=torch.float64)
+    loss = (1 - network(x).detach().abs()) / 2
+    assert bool((loss >= least_loss_of_right_vote(network)).all())
+
+
 def test_the_kl_is_rounded_up_and_summed_over_all_layers():
     network = make()
-    for layer in (network.hidden, network.output):
+    for layer in network.layers():
         layer.weight.mean.data.add_(
             torch.randn(layer.weight.mean.shape, generator=generator(5, "d")).double()
         )
     exact = Fraction(0)
-    for layer in (network.hidden, network.output):
+    for layer in network.layers():
         for mean, prior in zip(
             layer.weight.mean.flatten().tolist(),
             layer.weight.prior_mean.flatten().tolist(),
@@ -145,7 +156,7 @@ def overfitted(n: int, trial: int) -> tuple[PBGNet, Risks]:
     y = torch.where(torch.rand(n, generator=source) < 0.5, 1.0, -1.0).double()
     network = PBGNet(50, (1,), generator=generator(trial, "prior"), dtype=torch.float64)
     direction = torch.linalg.lstsq(x, y[:, None]).solution[:, 0]
-    network.hidden.weight.mean.data[0] = 40 * direction / direction.norm()
+    network.hidden[0].weight.mean.data[0] = 40 * direction / direction.norm()
     network.output.weight.mean.data[0] = 4.0
     return network, risks(network, x, y)
 
@@ -158,7 +169,7 @@ def test_the_promise_holds_for_posteriors_that_overfit_and_sees_a_missing_kl():
     assert np.mean(np.array(bounds) < 0.5) <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / 60)
     # The same trials convict a certificate that counts the KL of the last layer only.
     for network, _ in trials:
-        network.hidden.weight.adopt_as_prior()
+        network.hidden[0].weight.adopt_as_prior()
     bounds = [certify_gibbs(network, e, budget, PROVENANCE).bound for network, e in trials]
     assert np.mean(np.array(bounds) < 0.5) > 0.3
 

@@ -22,7 +22,7 @@ from pbnn.seeding import generator
 
 def make(width: int = 3, *, size: int = 5, bias: bool = False, spread: float = 2.0) -> PBGNet:
     network = PBGNet(size, (width,), bias=bias, shift=0.1, generator=generator(1, "prior"))
-    for layer in (network.hidden, network.output):
+    for layer in network.layers():
         mean = layer.weight.mean.data
         mean.add_(spread * torch.randn(mean.shape, generator=generator(2, *mean.shape)))
     return network
@@ -42,7 +42,7 @@ def test_exact_risks_are_those_of_brute_force(bias):
         row = torch.cat([row, row.new_ones(1)]) if bias else row
         up = [
             0.5 * math.erfc(-float(w @ row / row.norm()) / math.sqrt(2))
-            for w in network.hidden.weight.mean
+            for w in network.hidden[0].weight.mean
         ]
         total = 0.0
         for pattern in itertools.product([-1.0, 1.0], repeat=3):
@@ -113,7 +113,7 @@ def test_the_vote_counts_an_open_sign_as_an_error():
 def test_the_mode_is_the_deterministic_network():
     network, (x, y) = make(3), points()
     z = x - network.shift
-    hidden = torch.where(z @ network.hidden.weight.mean.T >= 0, 1.0, -1.0)
+    hidden = torch.where(z @ network.hidden[0].weight.mean.T >= 0, 1.0, -1.0)
     out = torch.where(hidden @ network.output.weight.mean[0] >= 0, 1.0, -1.0)
     assert mode_error(network, x, y) == pytest.approx(float((out != y).double().mean()))
 
@@ -130,7 +130,7 @@ def test_the_rounding_allowance_covers_the_error_against_fifty_digits():
 
 
 def gibbs_in_fifty_digits(network: PBGNet, x: torch.Tensor, y: torch.Tensor) -> mpmath.mpf:
-    first = mpmath.matrix(network.hidden.weight.mean.tolist())
+    first = mpmath.matrix(network.hidden[0].weight.mean.tolist())
     second = [mpmath.mpf(w) for w in network.output.weight.mean[0].tolist()]
     # The shift is subtracted in float64 by definition of the predictor's input.
     rows = (x - network.shift).tolist()

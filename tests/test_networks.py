@@ -35,7 +35,7 @@ def moved(in_features, width, *, bias=False, aggregate="auto", shift=0.0, seed=0
         dtype=torch.float64,
     )
     with torch.no_grad():
-        for layer, name in ((net.hidden, "hidden"), (net.output, "output")):
+        for layer, name in ((net.hidden[0], "hidden.0"), (net.output, "output")):
             layer.weight.mean.copy_(normal(*layer.weight.mean.shape, of=name, seed=seed))
     return net
 
@@ -48,10 +48,10 @@ def enumerated(net, x):
     """Sum over all patterns of the hidden layer, with probabilities of the normal law."""
     bias = net.bias
     x = with_one(x, bias)
-    w1, w2 = net.hidden.weight.mean.detach(), net.output.weight.mean.detach()[0]
+    w1, w2 = net.hidden[0].weight.mean.detach(), net.output.weight.mean.detach()[0]
     up = Normal(0.0, 1.0).cdf(x @ w1.T / x.norm(dim=1, keepdim=True))
     total = torch.zeros(len(x), dtype=torch.float64)
-    for pattern in itertools.product((-1.0, 1.0), repeat=net.width):
+    for pattern in itertools.product((-1.0, 1.0), repeat=net.widths[0]):
         s = torch.tensor(pattern, dtype=torch.float64)
         probability = torch.where(s > 0, up, 1 - up).prod(dim=1)
         last = with_one(s, bias)
@@ -66,20 +66,20 @@ def inverted(net, x):
     Given the hidden signs the output is the sign of w·s + √d ξ with ξ standard normal, and
     E sgn(X) = (2/π) ∫₀^∞ Im φ(t)/t dt with φ(t) = exp(−d t²/2) Π (cos w_i t + i m_i sin w_i t).
     """
-    m = net.hidden_means(x).detach()
+    m = net.hidden_moments(x).mean.detach()
     w = net.output.weight.mean.detach()[0]
-    step = 9 / math.sqrt(net.width) / 400
+    step = 9 / math.sqrt(net.widths[0]) / 400
     t = (torch.arange(400, dtype=torch.float64) + 0.5) * step
     phase = w * t[:, None]
     factors = torch.complex(torch.cos(phase).expand(len(x), -1, -1), m[:, None] * torch.sin(phase))
-    damping = torch.exp(-net.width * t.square() / 2)
+    damping = torch.exp(-net.widths[0] * t.square() / 2)
     return 2 / math.pi * step * (factors.prod(-1).imag * damping / t).sum(-1)
 
 
 def drawn_outputs(net, x, draws, seed=0):
     """Outputs of networks whose weights are drawn, one network for each row; x is one point."""
-    w1 = net.hidden.weight.mean.detach() + normal(
-        draws, *net.hidden.weight.mean.shape, of="draw hidden", seed=seed
+    w1 = net.hidden[0].weight.mean.detach() + normal(
+        draws, *net.hidden[0].weight.mean.shape, of="draw hidden", seed=seed
     )
     w2 = net.output.weight.mean.detach()[0] + normal(
         draws, net.output.weight.mean.shape[1], of="draw output", seed=seed
@@ -122,14 +122,14 @@ def test_samples_have_the_exact_aggregate_as_mean(bias):
     assert set(outputs.unique().tolist()) == {-1, 1}
     error = ((1 - expected.square()) / DRAWS).sqrt()
     assert ((outputs.reshape(DRAWS, 3).mean(0) - expected).abs() <= 5 * error).all()
-    means = net.sample_mean(net.hidden_means(repeated), source).detach().reshape(DRAWS, 3)
+    means = net.sample_mean(net.hidden_moments(repeated).mean, source).detach().reshape(DRAWS, 3)
     assert ((means.mean(0) - expected).abs() <= 5 * means.std(0) / math.sqrt(DRAWS)).all()
     assert (means.var(0) < 1 - expected.square()).all()  # averaging the last layer helps
 
 
 def test_a_wide_sampled_network_has_the_inverted_characteristic_function_as_mean():
     net, x = moved(5, 64), normal(20, 5, of="x")
-    means = net.hidden_means(x).detach()
+    means = net.hidden_moments(x).mean.detach()
     source = generator(0, "wide")
     total = torch.stack([net.sample_mean(means, source).detach() for _ in range(4_000)])
     error = total.std(0) / math.sqrt(len(total))
@@ -154,7 +154,7 @@ def test_the_mean_field_error_shrinks_with_the_width():
 
 def test_mean_field_is_the_formula_of_the_central_limit_theorem():
     net, x = moved(5, 20), normal(6, 5, of="x")
-    m = torch.erf(x @ net.hidden.weight.mean.T / (math.sqrt(2) * x.norm(dim=1, keepdim=True)))
+    m = torch.erf(x @ net.hidden[0].weight.mean.T / (math.sqrt(2) * x.norm(dim=1, keepdim=True)))
     w = net.output.weight.mean[0]
     expected = torch.erf(m @ w / (2 * (20 + (1 - m.square()) @ w.square())).sqrt())
     torch.testing.assert_close(net(x), expected)
@@ -165,7 +165,7 @@ def test_mean_field_is_the_formula_of_the_central_limit_theorem():
 def test_the_gradients_of_both_layers_are_those_of_finite_differences(aggregate, bias):
     net = moved(3, 4, aggregate=aggregate, bias=bias)
     x = normal(3, 3, of="x")
-    names = ("hidden.weight.mean", "output.weight.mean")
+    names = ("hidden.0.weight.mean", "output.weight.mean")
     inputs = [net.get_parameter(name).detach().requires_grad_() for name in names]
 
     def forward(*weights):
@@ -177,7 +177,7 @@ def test_the_gradients_of_both_layers_are_those_of_finite_differences(aggregate,
 def test_the_mode_is_the_sign_network_of_the_means():
     net = PBGNet(2, (2,), bias=True, shift=torch.tensor([1.0, 0.0]), generator=generator(0, "p"))
     with torch.no_grad():
-        net.hidden.weight.mean.copy_(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, -2.0]]))
+        net.hidden[0].weight.mean.copy_(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, -2.0]]))
         net.output.weight.mean.copy_(torch.tensor([[1.0, 1.0, -1.0]]))
     # By hand: both hidden units must be on, x₁ ≥ 1 and x₂ ≥ 2, for the output to be +1.
     x = torch.tensor([[1.0, 2.0], [0.9, 2.0], [1.0, 1.9], [0.0, 0.0], [5.0, 5.0]])
@@ -194,7 +194,7 @@ def test_a_row_of_zeros_is_defined(aggregate):
     output = net(x)
     assert output.item() == pytest.approx(expected)
     output.sum().backward()
-    assert net.hidden.weight.mean.grad.tolist() == torch.zeros(4, 3).tolist()
+    assert net.hidden[0].weight.mean.grad.tolist() == torch.zeros(4, 3).tolist()
     assert net.output.weight.mean.grad.isfinite().all()
     assert net.sample(x, generator(0, "s")).item() in (-1, 1)
 
@@ -242,7 +242,6 @@ def test_auto_is_exact_up_to_twelve_units():
         (0, (3,), "in_features"),
         (-1, (3,), "in_features"),
         (2.5, (3,), "in_features"),
-        (3, (), "hidden"),
         (3, (0,), "hidden"),
         (3, (-2,), "hidden"),
         (3, (2.5,), "hidden"),
@@ -270,7 +269,7 @@ def test_kl_is_the_sum_over_both_layers_of_torch(bias):
     net = moved(4, 3, bias=bias)
     expected = sum(
         kl_divergence(Normal(layer.weight.mean, 1.0), Normal(layer.weight.prior_mean, 1.0)).sum()
-        for layer in (net.hidden, net.output)
+        for layer in net.layers()
     )
     torch.testing.assert_close(net.kl(), expected)
     net.adopt_as_prior()
@@ -284,7 +283,7 @@ def test_a_restart_moves_both_layers_and_keeps_the_prior():
     changed = {
         name for name, value in net.state_dict().items() if not torch.equal(value, before[name])
     }
-    assert changed == {"hidden.weight.mean", "output.weight.mean"}
+    assert changed == {"hidden.0.weight.mean", "output.weight.mean"}
     assert net.kl() > 0
 
 
@@ -292,8 +291,8 @@ def test_the_state_holds_posterior_prior_and_shift():
     net = moved(4, 3, shift=0.5)
     state = net.state_dict()
     assert set(state) == {
-        "hidden.weight.mean",
-        "hidden.weight.prior_mean",
+        "hidden.0.weight.mean",
+        "hidden.0.weight.prior_mean",
         "output.weight.mean",
         "output.weight.prior_mean",
         "shift",
@@ -363,6 +362,25 @@ def test_the_baseline_is_the_tanh_network_of_torch():
     )
     torch.testing.assert_close(net(x), plain(x - 0.25).squeeze(-1))
     assert torch.equal(net.mode(x), torch.where(net(x) >= 0, 1.0, -1.0).double())
+
+
+def test_the_baseline_has_a_hidden_layer():
+    with pytest.raises(ValueError, match=r"`hidden` must be .*, got \(\)"):
+        MLP(3, (), generator=torch.Generator())
+
+
+def test_without_a_hidden_layer_it_is_one_gaussian_unit():
+    net = PBGNet(3, (), shift=0.5, generator=generator(0, "p"), dtype=torch.float64)
+    x = normal(7, 3, of="x")
+    w, z = net.output.weight.mean.detach()[0], x - 0.5
+    torch.testing.assert_close(net(x), torch.erf(z @ w / z.norm(dim=1) / math.sqrt(2)))
+    drawn = w + normal(DRAWS, 3, of="w")
+    signs = torch.where(drawn @ z.T >= 0, 1.0, -1.0).double()
+    error = signs.std(0) / math.sqrt(DRAWS)
+    assert ((signs.mean(0) - net(x)).abs() < 5 * error).all()
+    assert torch.equal(net.mode(x), torch.where(z @ w >= 0, 1.0, -1.0).double())
+    outputs = net.sample(x.repeat_interleave(DRAWS, 0), generator(0, "s")).reshape(7, DRAWS)
+    assert ((outputs.mean(1) - net(x)).abs() < 5 * error).all()
 
 
 def test_an_exact_sum_that_is_too_large_is_refused():

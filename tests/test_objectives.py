@@ -21,7 +21,7 @@ def problem():
     y = torch.where(x[:, 0] + 0.3 * x[:, 1] >= 0, 1.0, -1.0).double()
     net = PBGNet(3, (4,), generator=generator(0, "prior"), dtype=torch.float64)
     with torch.no_grad():
-        net.hidden.weight.mean.add_(net.hidden.weight.mean)
+        net.hidden[0].weight.mean.add_(net.hidden[0].weight.mean)
         net.output.weight.mean.add_(1)
     return BoundObjective(net, N, DELTA), x, y
 
@@ -63,7 +63,7 @@ def test_the_linear_loss_is_the_risk_of_a_random_network():
     objective, x, y = problem()
     draws, source = 100_000, generator(0, "draws")
     wrong = torch.zeros((), dtype=torch.float64)
-    means = objective.network.hidden_means(x).detach()
+    means = objective.network.hidden_moments(x).mean.detach()
     for _ in range(draws // 50):
         output = objective.network.sample_mean(means.repeat(50, 1), source).detach()
         wrong += linear_loss(output, y.repeat(50)).sum()
@@ -146,7 +146,7 @@ def test_with_c_fixed_the_gradient_is_that_of_tempered_variational_bayes(c):
 def test_the_gradient_of_the_objective_is_that_of_finite_differences():
     objective, x, y = problem()
     names = [name for name, _ in objective.named_parameters()]
-    assert set(names) == {"log_c", "network.hidden.weight.mean", "network.output.weight.mean"}
+    assert set(names) == {"log_c", "network.hidden.0.weight.mean", "network.output.weight.mean"}
     inputs = [value.detach().clone().requires_grad_() for value in objective.parameters()]
 
     def bound(*values):

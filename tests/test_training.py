@@ -349,7 +349,7 @@ def test_the_best_of_the_restarts_is_kept_and_each_begins_afresh(monkeypatch, be
     assert all(torch.equal(starts[0][name], value) for name, value in first.items())
     assert [start["log_c"].item() for start in starts] == [0, 0, 0]
     for one, other in itertools.combinations(starts, 2):
-        for layer in ("hidden", "output"):
+        for layer in ("hidden.0", "output"):
             name = f"network.{layer}.weight"
             assert not torch.equal(one[f"{name}.mean"], other[f"{name}.mean"])
             assert torch.equal(one[f"{name}.prior_mean"], other[f"{name}.prior_mean"])
@@ -420,8 +420,8 @@ def test_the_checkpoint_of_version_1_loads():
     assert isinstance(net, PBGNet)
     assert net.config == {"in_features": 3, "hidden": [2], "bias": True, "aggregate": "exact"}
     eighths = torch.arange(-4.0, 4.0).reshape(2, 4) / 8
-    assert torch.equal(net.hidden.weight.mean, eighths)
-    assert torch.equal(net.hidden.weight.prior_mean, torch.full((2, 4), 0.25))
+    assert torch.equal(net.hidden[0].weight.mean, eighths)
+    assert torch.equal(net.hidden[0].weight.prior_mean, torch.full((2, 4), 0.25))
     assert torch.equal(net.output.weight.mean, torch.tensor([[1.0, -0.5, 0.25]]))
     assert torch.equal(net.output.weight.prior_mean, torch.zeros(1, 3))
     assert net.shift.tolist() == [0, 0.5, 1]
@@ -479,7 +479,7 @@ def test_a_header_that_does_not_fit_is_refused(tmp_path, changes):
     [
         {},
         {"shift": torch.zeros(3)},
-        {"shift": torch.zeros(3), "hidden.weight.mean": torch.zeros(2, 4)},
+        {"shift": torch.zeros(3), "hidden.0.weight.mean": torch.zeros(2, 4)},
         {**PBGNet(3, (2,), generator=generator(0, "net")).state_dict(), "more": torch.zeros(1)},
         {**PBGNet(3, (2,), generator=generator(0, "net")).state_dict(), "shift": torch.zeros(4)},
     ],

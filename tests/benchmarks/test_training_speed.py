@@ -37,12 +37,12 @@ class SampledPBGNet(PBGNet):
         self.draws, self.source = draws, source
 
     def forward(self, x):
-        w1, w2 = self.hidden.weight.mean, self.output.weight.mean
+        w1, w2 = self.hidden[0].weight.mean, self.output.weight.mean
         mean = torch.erf(F.linear(x, w1) / (math.sqrt(2) * x.norm(dim=1, keepdim=True)))
         up = (1 + mean.detach()) / 2
         drawn = torch.rand(self.draws, *up.shape, generator=self.source, dtype=up.dtype) < up
         signs = 2 * drawn.to(up.dtype) - 1
-        output = torch.erf(F.linear(signs, w2).squeeze(-1) / math.sqrt(2 * self.width))
+        output = torch.erf(F.linear(signs, w2).squeeze(-1) / math.sqrt(2 * self.widths[0]))
         probability = torch.where(drawn, up, 1 - up)
         slope = (signs / probability * output.detach()[..., None]).mean(0) / 2
         # Of value zero: carries the estimated gradient with respect to the hidden means.
@@ -64,12 +64,12 @@ def seconds(run):
     return time.perf_counter() - start
 
 
-@pytest.mark.parametrize("layer", ["hidden", "output"])
+@pytest.mark.parametrize("layer", ["hidden.0", "output"])
 def test_the_sampled_network_estimates_the_exact_value_and_gradient(layer):
     options = {"hidden": (4,), "dtype": torch.float64}
     exact = PBGNet(3, generator=generator(0, "prior"), **options)
     with torch.no_grad():
-        for part in (exact.hidden, exact.output):
+        for part in exact.layers():
             part.weight.mean.mul_(2)
     x = torch.randn(1, 3, generator=generator(0, "x"), dtype=torch.float64)
     sampled = SampledPBGNet(
