@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 RANKS = [
     {"bounds", "files"},
     {"seeding"},
-    {"augmentation", "data", "functional"},
+    {"augmentation", "data", "features", "functional"},
     {"posteriors"},
     {"layers"},
     {"networks"},
@@ -30,6 +30,7 @@ ONLY = {
     "data": {"files", "seeding"},
     "functional": set(),
     "augmentation": set(),
+    "features": set(),
     "sweep": {"files"},
     "ledger": {"files"},
     "environment": set(),

@@ -21,7 +21,7 @@ from scipy.stats import beta
 from pbnn.certificates import Certificate, verify
 from pbnn.data import load, split
 from pbnn.evaluation import risks
-from pbnn.sweep import record_tried
+from pbnn.ledger import record_tried
 from pbnn.training import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
