@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import importlib.util
 import io
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pbnn.data.idx import gunzip
-from pbnn.data.registry import IdxFile
+from pbnn.data.registry import Collection
 from pbnn.files import write_atomic
 
 # Deflate adds a few bytes in 65,536 to what it cannot compress; a longer body is not our file.
@@ -41,14 +42,14 @@ class Patience:
 
 
 def download(
-    files: Mapping[str, IdxFile],
-    mirrors: Sequence[str],
+    collection: Collection[Any],
+    names: Iterable[str],
     folder: Path,
     *,
     progress: bool = True,
     patience: Patience | None = None,
 ) -> list[str]:
-    """Bring files, as ``<mirror><name>.gz``, into a folder, each only once it is verified.
+    """Bring files of a collection, as ``<name>.gz``, into a folder, each once it is verified.
 
     Every mirror is asked once, in order; the first file it fails to deliver intact passes this
     file and the following ones on to the next mirror.
@@ -64,14 +65,18 @@ def download(
     for module in ("pooch", "requests"):
         importlib.import_module(module)
     failures = []
-    remaining = dict(files)
+    remaining = {name: collection.files[name] for name in names}
     clock = _Clock(patience or Patience())
-    for mirror in mirrors:
+    for mirror in collection.mirrors:
         try:
             for name, file in list(remaining.items()):
-                url = f"{mirror}{name}.gz"
+                url = f"{mirror}{name}.gz" if collection.gzipped else f"{mirror}{name}"
                 content = _receive(url, _Body(file.size + _OVERHEAD, clock), progress)
-                file.read(gunzip(io.BytesIO(content), url, file.size), url)
+                if collection.gzipped:
+                    file.read(gunzip(io.BytesIO(content), url, file.size), url)
+                else:
+                    file.read(content, url)
+                    content = gzip.compress(content, mtime=0)
                 write_atomic(folder / f"{name}.gz", content)
                 del remaining[name]
         except (OSError, ValueError) as error:

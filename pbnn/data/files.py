@@ -5,24 +5,22 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from pbnn.data.download import Patience, download
 from pbnn.data.idx import read_bytes
-from pbnn.data.registry import Collection, DataUnavailable, IdxFile
+from pbnn.data.registry import Collection, Content, DataFile, DataUnavailable
 
 
 def obtain(
-    collection: Collection,
+    collection: Collection[Content],
     data_dir: str | os.PathLike[str] | None = None,
     *,
     offline: bool = False,
     progress: bool = True,
     patience: Patience | None = None,
-) -> dict[str, NDArray[np.uint8]]:
-    """The arrays of a collection by the name of their file, each verified by its SHA-256.
+) -> dict[str, Content]:
+    """The content of a collection by the name of their file, each verified by its SHA-256.
 
     A folder named by `data_dir` or by the environment variable ``PBNN_DATA`` must have every
     file. Otherwise each file comes from the user's cache or, unless `offline`, from a mirror into
@@ -41,16 +39,16 @@ def obtain(
     if named is not None:
         return _read_named(collection, Path(named).expanduser())
     folder = cache_folder() / collection.folder
-    arrays, tried = _read_cached(collection, folder)
+    found, tried = _read_cached(collection, folder)
     if tried and offline:
         tried.append("the mirrors: not asked, because of `offline`")
     elif tried:
-        missing = {name: file for name, file in collection.files.items() if name not in arrays}
-        tried += download(missing, collection.mirrors, folder, progress=progress, patience=patience)
-        arrays, _ = _read_cached(collection, folder)
-    if len(arrays) < len(collection.files):
+        missing = [name for name in collection.files if name not in found]
+        tried += download(collection, missing, folder, progress=progress, patience=patience)
+        found, _ = _read_cached(collection, folder)
+    if len(found) < len(collection.files):
         raise DataUnavailable(_advice(collection, tried))
-    return arrays
+    return found
 
 
 def cache_folder() -> Path:
@@ -70,12 +68,12 @@ def _locate(folder: Path, name: str) -> Path:
     raise FileNotFoundError(f"{folder} has neither {name} nor {name}.gz.")
 
 
-def _read(folder: Path, name: str, file: IdxFile) -> NDArray[np.uint8]:
+def _read(folder: Path, name: str, file: DataFile[Content]) -> Content:
     path = _locate(folder, name)
     return file.read(read_bytes(path, file.size), str(path))
 
 
-def _read_named(collection: Collection, data_dir: Path) -> dict[str, NDArray[np.uint8]]:
+def _read_named(collection: Collection[Content], data_dir: Path) -> dict[str, Content]:
     if not data_dir.is_dir():
         raise FileNotFoundError(f"`data_dir` (or PBNN_DATA) names no folder: {data_dir}.")
     folder = data_dir / collection.folder
@@ -83,19 +81,19 @@ def _read_named(collection: Collection, data_dir: Path) -> dict[str, NDArray[np.
 
 
 def _read_cached(
-    collection: Collection, folder: Path
-) -> tuple[dict[str, NDArray[np.uint8]], list[str]]:
+    collection: Collection[Content], folder: Path
+) -> tuple[dict[str, Content], list[str]]:
     """The intact files of the cache, and why the others are not."""
-    arrays, reasons = {}, []
+    found, reasons = {}, []
     for name, file in collection.files.items():
         try:
-            arrays[name] = _read(folder, name, file)
+            found[name] = _read(folder, name, file)
         except (OSError, ValueError) as error:
             reasons.append(f"the cache: {error}")
-    return arrays, reasons
+    return found, reasons
 
 
-def _advice(collection: Collection, tried: list[str]) -> str:
+def _advice(collection: Collection[Any], tried: list[str]) -> str:
     return "\n".join(
         [
             f"{collection.title} is not available. Tried:",

@@ -5,16 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pbnn.data.idx import header_size, parse
+from pbnn.data.tables import Table, parse_table
 from pbnn.files import sha256
+
+Content = TypeVar("Content")
+Content_co = TypeVar("Content_co", covariant=True)
 
 
 class DataUnavailable(RuntimeError):
     """No folder, cache or mirror had the data; the message lists what was tried and what to do."""
+
+
+class DataFile(Protocol[Content_co]):
+    """What must be known of a file to fetch and to check it."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the decompressed file."""
+
+    def read(self, content: bytes, where: str) -> Content_co:
+        """What the decompressed bytes hold, after checking their format and their hash."""
 
 
 @dataclass(frozen=True)
@@ -32,19 +48,60 @@ class IdxFile:
     def read(self, content: bytes, where: str) -> NDArray[np.uint8]:
         """The array in the decompressed bytes, after checking their format and their hash."""
         array = parse(content, where, self.shape)
-        if (found := sha256(content)) != self.sha256:
-            raise ValueError(f"{where} must have the SHA-256 {self.sha256}, got {found}.")
+        _check_hash(content, where, self.sha256)
         return array
 
 
 @dataclass(frozen=True)
-class Collection:
-    """A data set of IDX files: its title, its folder's name, and mirrors as URL prefixes."""
+class TableFile:
+    """One file of comma-separated text: bytes, fields in a row, SHA-256, lines before the first."""
+
+    size: int
+    width: int
+    sha256: str
+    skip: int = 0
+
+    def read(self, content: bytes, where: str) -> Table:
+        """The rows in the decompressed bytes, after checking their widths, number and hash."""
+        if len(content) > self.size:
+            raise ValueError(f"{where} goes on: it must hold {self.size} bytes.")
+        table = parse_table(content, where, width=self.width, skip=self.skip)
+        if len(content) < self.size:
+            raise ValueError(
+                f"{where} is cut short: it must hold {self.size} bytes, got {len(content)}."
+            )
+        _check_hash(content, where, self.sha256)
+        return table
+
+
+def _check_hash(content: bytes, where: str, expected: str) -> None:
+    if (found := sha256(content)) != expected:
+        raise ValueError(f"{where} must have the SHA-256 {expected}, got {found}.")
+
+
+@dataclass(frozen=True)
+class Collection(Generic[Content]):
+    """A data set in files.
+
+    Attributes
+    ----------
+    title : str
+        Its name, for people.
+    folder : str
+        The folder of its files.
+    files : mapping of str to DataFile
+        The files by their names, in the order of their examples.
+    mirrors : tuple of str
+        URL prefixes.
+    gzipped : bool
+        Whether the mirrors hold ``<name>.gz`` rather than the file itself.
+    """
 
     title: str
     folder: str
-    files: Mapping[str, IdxFile]
+    files: Mapping[str, DataFile[Content]]
     mirrors: tuple[str, ...]
+    gzipped: bool = True
 
 
 _LAYOUT: dict[str, tuple[int, ...]] = {
@@ -57,7 +114,7 @@ _LAYOUT: dict[str, tuple[int, ...]] = {
 
 def _collection(
     title: str, folder: str, hashes: tuple[str, str, str, str], *mirrors: str
-) -> Collection:
+) -> Collection[NDArray[np.uint8]]:
     """A collection with the names and the shapes of MNIST, in the order training, test."""
     files = {
         name: IdxFile(shape, content)
@@ -90,4 +147,36 @@ FASHION_MNIST = _collection(
     ),
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
     "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+)
+
+_UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases/"
+
+ADULT = Collection(
+    "UCI Adult",
+    "adult",
+    {
+        "adult.data": TableFile(
+            3_974_305, 15, "5b00264637dbfec36bdeaab5676b0b309ff9eb788d63554ca0a249491c86603d"
+        ),
+        "adult.test": TableFile(
+            2_003_153,
+            15,
+            "a2a9044bc167a35b2361efbabec64e89d69ce82d9790d2980119aac5fd7e9c05",
+            skip=1,  # It begins with a note on cross-validation.
+        ),
+    },
+    (f"{_UCI}adult/",),
+    gzipped=False,
+)
+
+ADS = Collection(
+    "UCI Internet Advertisements",
+    "ads",
+    {
+        "ad.data": TableFile(
+            10_275_015, 1559, "4841bab145e0b2df2bc17893ecd9d62f8fbeac2c389b41ca59d77da682c0c4eb"
+        )
+    },
+    (f"{_UCI}internet_ads/",),
+    gzipped=False,
 )

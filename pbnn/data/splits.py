@@ -49,13 +49,13 @@ class Splits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            part = _indices(getattr(self, field.name), field.name)
+            part = indices(getattr(self, field.name), field.name)
             object.__setattr__(self, field.name, part)
         if not self.n:
             raise ValueError("`certification` must hold at least one index, got none.")
-        indices, counts = np.unique(np.concatenate(self._parts()), return_counts=True)
+        values, counts = np.unique(np.concatenate(self._parts()), return_counts=True)
         if counts.max() > 1:
-            twice = indices[counts > 1]
+            twice = values[counts > 1]
             raise ValueError(
                 "the parts must be disjoint and without repetition, "
                 f"but index {twice[0]} occurs twice (of {len(twice)} such)."
@@ -97,7 +97,8 @@ class Splits:
         }
 
 
-def _indices(part: Any, name: str) -> NDArray[np.int64]:
+def indices(part: Any, name: str) -> NDArray[np.int64]:
+    """The argument `name` as a one-dimensional array of indices >= 0."""
     part = np.asarray(part)
     if part.ndim != 1:
         raise ValueError(f"`{name}` must be one-dimensional, got shape {part.shape}.")

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pbnn.data.files import obtain
-from pbnn.data.registry import FASHION_MNIST, MNIST, Collection
+from pbnn.data.registry import ADS, ADULT, FASHION_MNIST, MNIST, Collection
+from pbnn.data.uci import ADULT_CONTINUOUS, encode_ads, encode_adult
 
 # Which digits a task keeps and the sign it gives them: the lower one, or the even ones, are -1.
 _SIGNS = {
@@ -23,12 +24,24 @@ _SIGNS = {
     "EO": {digit: -1 if digit % 2 == 0 else 1 for digit in range(10)},
 }
 _CLASSES = 10
-_COLLECTIONS = {"mnist": MNIST, "fashion_mnist": FASHION_MNIST}
+_COLLECTIONS: dict[str, Collection[Any]] = {
+    "mnist": MNIST,
+    "fashion_mnist": FASHION_MNIST,
+    "adult": ADULT,
+    "ads": ADS,
+}
 _VARIANTS = {
     stem + variant: (stem, variant) for stem in ("mnist", "digits") for variant in ("", *_SIGNS)
 } | {"fashion_mnist": ("fashion_mnist", "")}
 
-TASKS: tuple[str, ...] = (*_VARIANTS, "breast_cancer")
+_ENCODINGS = {"adult": encode_adult, "ads": encode_ads}
+_NOTES = {
+    "adult": f"; columns 0 to {len(ADULT_CONTINUOUS) - 1} are continuous and raw "
+    f"({', '.join(ADULT_CONTINUOUS)}), the others one-hot; >50K is +1",
+    "ads": " without its first four columns; all are 0 or 1; an advertisement is +1",
+}
+
+TASKS: tuple[str, ...] = (*_VARIANTS, "breast_cancer", *_ENCODINGS)
 """The names `load` knows."""
 
 
@@ -124,12 +137,19 @@ def load(
     on are their small twins, made of the 8x8 digits (:math:`/16`) that scikit-learn carries, and
     ``breast_cancer`` its 30 raw features (malignant is -1): these need no file and no network.
 
+    ``adult`` predicts an income of more than 50K (+1) from 6 continuous columns, raw, followed
+    by 102 of 0 and 1; it has the examples of both files, ``adult.data`` first. ``ads`` tells
+    advertisements (+1) from other images by 1554 columns of 0 and 1, without the first four
+    columns of the file, some of whose values are missing. No value of either depends on another
+    example: see `standardise`.
+
     Parameters
     ----------
     name : str
         One of `TASKS`.
     data_dir : path, optional
-        The folder that holds ``mnist/`` and ``fashion-mnist/`` with the four IDX files, raw or
+        The folder that holds ``mnist/`` and ``fashion-mnist/`` with the four IDX files,
+        ``adult/`` with ``adult.data`` and ``adult.test``, ``ads/`` with ``ad.data``, each raw or
         gzipped; by default the environment variable ``PBNN_DATA``. If it is named, nothing else
         is searched. If not, the user's cache is searched, then the mirrors.
     offline : bool
@@ -151,6 +171,10 @@ def load(
     Letarte, Germain, Guedj and Laviolette, Dichotomize and Generalize (2019), section 6.
     https://arxiv.org/abs/1905.10259
 
+    Becker and Kohavi, Adult (1996), UCI. https://doi.org/10.24432/C5XW20
+
+    Kushmerick, Internet Advertisements (1998), UCI. https://doi.org/10.24432/C5V011
+
     Examples
     --------
     >>> task = load("digits17")
@@ -160,6 +184,10 @@ def load(
     _check_name(name)
     if name == "breast_cancer":
         return _breast_cancer()
+    if name in _ENCODINGS:
+        collection = _COLLECTIONS[name]
+        tables = obtain(collection, data_dir, offline=offline, progress=progress)
+        return Task.of(name, *_ENCODINGS[name](tables), collection.title + _NOTES[name])
     stem, variant = _VARIANTS[name]
     if stem in _COLLECTIONS:
         images, classes = _images(_COLLECTIONS[stem], data_dir, offline, progress)
@@ -176,10 +204,12 @@ def embedded_twin(name: str) -> str:
 
     Examples
     --------
-    >>> embedded_twin("mnist17"), embedded_twin("breast_cancer")
-    ('digits17', 'breast_cancer')
+    >>> [embedded_twin(name) for name in ("mnist17", "adult", "breast_cancer")]
+    ['digits17', 'breast_cancer', 'breast_cancer']
     """
     _check_name(name)
+    if name in _ENCODINGS:
+        return "breast_cancer"
     stem, variant = _VARIANTS.get(name, (name, ""))
     return f"digits{variant}" if stem in _COLLECTIONS else name
 
@@ -192,7 +222,10 @@ def _check_name(name: str) -> None:
 
 
 def _images(
-    collection: Collection, data_dir: str | os.PathLike[str] | None, offline: bool, progress: bool
+    collection: Collection[Any],
+    data_dir: str | os.PathLike[str] | None,
+    offline: bool,
+    progress: bool,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """All images and classes of a collection, training before test."""
     arrays = obtain(collection, data_dir, offline=offline, progress=progress)
