@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pbnn.functional import SQRT_TWO_OVER_PI, hard_sign
-from pbnn.networks import EXACT_UP_TO, PBGNet
+from pbnn.networks import EXACT_UP_TO, PBGNet, check_points
 
 UNIT_ROUNDOFF = 2.0**-53
 CHUNK_NUMBERS = 250_000
@@ -77,7 +77,7 @@ def risks(
     generator : torch.Generator, optional
         For the draws; required where sampling is needed, on the device of the points.
     """
-    check_labelled(x, y)
+    check_points(x, y)
     network = copy.deepcopy(network).double()
     y = y.double()
     if network.widest <= EXACT_UP_TO:
@@ -150,7 +150,7 @@ def errors_of_one_draw_each(
 
     For a posterior fixed without these points the count is exactly binomial with the Gibbs risk.
     """
-    check_labelled(x, y)
+    check_points(x, y)
     network = copy.deepcopy(network).double()
     wrong = torch.zeros((), dtype=torch.int64, device=x.device)
     for part in chunks(len(x), max(network.in_features, network.widest)):
@@ -161,7 +161,7 @@ def errors_of_one_draw_each(
 @torch.no_grad()
 def mode_error(network: PBGNet, x: Tensor, y: Tensor) -> float:
     """Error of the deterministic sign network at the posterior mean."""
-    check_labelled(x, y)
+    check_points(x, y)
     return mean((network.mode(x) != y).double())
 
 
@@ -181,19 +181,6 @@ def rounding_error(network: PBGNet, n: int) -> float:
         per_unit = SQRT_TWO_OVER_PI * (2 * weight.shape[1] + 8) * UNIT_ROUNDOFF
         total += per_unit * norm + 8 * UNIT_ROUNDOFF * len(weight)
     return 2 * (total + n * UNIT_ROUNDOFF)
-
-
-def check_labelled(x: Tensor, y: Tensor) -> None:
-    """Refuse points without labels ±1."""
-    if len(x) == 0 or y.shape != (len(x),):
-        raise ValueError(
-            f"`x` and `y` must have the same positive length, got {len(x)} points and labels of "
-            f"shape {tuple(y.shape)}."
-        )
-    if not bool((y.abs() == 1).all()):
-        raise ValueError("`y` must hold labels −1 and +1 only.")
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("`x` must be finite, got NaN or infinity.")
 
 
 def chunks(n: int, numbers_a_point: int) -> Iterator[slice]:

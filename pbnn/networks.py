@@ -252,6 +252,22 @@ def check_sizes(in_features: int, hidden: Sequence[int]) -> None:
         )
 
 
+def check_points(x: Tensor, y: Tensor) -> None:
+    """Refuse points without finite inputs and a label ±1 each."""
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        got = f"{type(x).__name__} and {type(y).__name__}"
+        raise TypeError(f"`x` and `y` must be torch tensors, got {got}.")
+    if len(x) == 0 or y.shape != (len(x),):
+        raise ValueError(
+            f"`x` and `y` must have the same positive length, got {len(x)} points and labels of "
+            f"shape {tuple(y.shape)}."
+        )
+    if not bool((y.abs() == 1).all()):
+        raise ValueError("`y` must hold labels −1 and +1 only.")
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("`x` must be finite, got NaN or infinity.")
+
+
 def _expand_shift(
     shift: Tensor | float,
     in_features: int,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pbnn.bounds import catoni
-from pbnn.networks import PBGNet
+from pbnn.networks import PBGNet, check_points
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Loss of each point from output F in [−1, 1] and label ±1, both of shape (n,)."""
@@ -39,6 +39,12 @@ class Objective(nn.Module):
 
     network: nn.Module
 
+    def check(self, x: Tensor, y: Tensor) -> None:
+        """Refuse points that the loss is not made for; called once, before training."""
+        if len(x) == 0 or len(x) != len(y):
+            got = f"{len(x)} and {len(y)}"
+            raise ValueError(f"`x` and `y` must have the same positive length, got {got}.")
+
     def value(self, risk: float) -> dict[str, float]:
         """The curve's figures; `objective` is what the best epoch is selected on."""
         return {"objective": risk, "risk": risk}
@@ -53,6 +59,10 @@ class RiskObjective(Objective):
             raise ValueError(f"`loss` must be one of {sorted(LOSSES)}, got {loss!r}.")
         self.network = network
         self.loss = LOSSES[loss]
+
+    def check(self, x: Tensor, y: Tensor) -> None:
+        """Refuse points without finite inputs and a label ±1 each."""
+        check_points(x, y)
 
     def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
         """The mean loss to minimise, and the Gibbs risk (linear loss) of the batch."""
@@ -90,6 +100,10 @@ class BoundObjective(Objective):
         self.network, self.n, self.delta = network, n, delta
         like = network.output.weight.mean
         self.log_c = nn.Parameter(torch.zeros((), dtype=like.dtype, device=like.device))
+
+    def check(self, x: Tensor, y: Tensor) -> None:
+        """Refuse points without finite inputs and a label ±1 each."""
+        check_points(x, y)
 
     def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
         """The bound of a batch, to minimise, and its Gibbs risk."""

@@ -75,7 +75,8 @@ def fit(
     """Train until the epochs are over or the objective has stopped falling; keep the best state.
 
     Selection looks at the training objective alone: for a bound, which holds for every posterior
-    at once, keeping the best epoch is free.
+    at once, keeping the best epoch is free. Set `torch.set_num_threads(1)` on a busy machine, where
+    threads that wait for each other can be many times slower than one.
 
     Parameters
     ----------
@@ -96,7 +97,7 @@ def fit(
     list of dict
         One row an epoch: epoch, objective, risk, and for a bound kl and C.
     """
-    check_points(x, y)
+    objective.check(x, y)
     steps = config.epochs * math.ceil(len(x) / config.batch)
     optimiser = torch.optim.Adam(objective.parameters(), lr=config.learning_rate)
     # A tenth of ten steps would put the peak on the first step, where OneCycleLR divides by zero.
@@ -188,12 +189,6 @@ def snapshot(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
-def check_points(x: Tensor, y: Tensor) -> None:
-    """Refuse training points that do not belong together."""
-    if len(x) == 0 or len(x) != len(y):
-        raise ValueError(f"`x` and `y` must have the same positive length, got {len(x)}, {len(y)}.")
-
-
 def check_finite(row: dict[str, float], config: FitConfig) -> None:
     """Stop a training that has diverged, saying what to lower."""
     if not math.isfinite(row["objective"]):
@@ -211,7 +206,8 @@ class ProgressBar:
         if label is not None:
             from tqdm.auto import tqdm
 
-            self.bar = tqdm(total=epochs, desc=label, unit="epoch", leave=False)
+            # disable=None: no bar where nobody sees it move, as in a log.
+            self.bar = tqdm(total=epochs, desc=label, unit="epoch", leave=False, disable=None)
 
     def __enter__(self) -> ProgressBar:
         return self

@@ -2,10 +2,11 @@
 
 For each two-class task and seed: a constant (`majority`, the line of vacuity), a tanh network
 (`mlp_tanh`), PBGNet with a prior that has seen no label (`pbgnet`) and with a prior trained on half
-of the data (`pbgnet_pre`). A `pbgnet` row stands on a random prior and inputs centred on a feature
-split that does not count in n. Every certificate holds with probability 1 − δ/seeds after paying
-for the Monte-Carlo step and, by ln(choices), for the choice of its prior among those listed in
-`PRIORS`; so the mean over seeds holds with probability 1 − δ.
+of the data (`pbgnet_pre`); on request, PBGNet on random convolutions (`pbgnet_rf`). A `pbgnet` row
+stands on a random prior and inputs centred on a feature split that does not count in n. Every
+certificate holds with probability 1 − δ/seeds after paying for the Monte-Carlo step and, by
+ln(choices), for the choice of its prior among those listed in `PRIORS`; so the mean over seeds
+holds with probability 1 − δ.
 
     python studies/pac_bound_mnist.py                 # quick: reports/pac_bound_mnist_quick
     python studies/pac_bound_mnist.py --preset paper  # the committed reports/pac_bound_mnist
@@ -97,6 +98,10 @@ class Config:
             values = getattr(self, field)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"`{field}` must be one or more distinct names, got {values}.")
+        if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(
+                f"`device` must be one that is there, got {self.device!r} without CUDA."
+            )
         for dataset in self.datasets:
             embedded_twin(dataset)  # A misspelt name is an error here, before anything is read.
 
@@ -123,7 +128,7 @@ PRE_HIDDEN = 500
 DRAWS = 1_000_000
 DRAWS_A_POINT = 100
 
-# Every prior a certificate may have been chosen from: the list that the price ln(choices) is for.
+# Every prior a method's certificate may have been chosen from: the lists that ln(choices) is for.
 # Settings that move the posterior only (epochs, warm-up, restarts) are free and not on it.
 PRIORS: dict[str, dict[str, tuple[Any, ...]]] = {
     "pbgnet": {
@@ -497,10 +502,15 @@ def draw(folder: Path) -> None:
         f"Each bound, taken alone, fails with probability at most {about['delta']:g}; the "
         "Monte-Carlo step and the choice of the prior from a list are paid for. Gibbs: a random "
         "network of the posterior; vote: the sign of the aggregate (of 100 or more draws where it "
-        "is not summed exactly); hold-out: a random network of the trained prior, binomial."
+        "is not summed exactly); hold-out: a random network of the trained prior, binomial; gap: "
+        "Gibbs bound minus Gibbs test risk, which has the test set's own error. ±: standard "
+        "deviation over seeds."
     )
     if len(others):
-        caption += " The columns of others bound the Gibbs risk and pay for none of their choices."
+        caption += (
+            " Letarte et al. (2019), https://arxiv.org/abs/1905.10259, and a public re-run of "
+            "their code bound the Gibbs risk and pay for none of their choices."
+        )
     digits = "_digits" if about["substitute"] else ""
     reporting.write_table(frame, folder, caption=caption, published=others if len(others) else None)
     for suffix in (".md", ".tex") if digits else ():
@@ -612,8 +622,11 @@ def main() -> None:
     config = parse()
     try:
         folder = study(config)
-    except FileNotFoundError as error:
-        raise SystemExit(str(error)) from None
+    except (OSError, ValueError) as error:
+        # An error inside a run carries a note with its cell, and its traceback is worth seeing.
+        if getattr(error, "__notes__", None):
+            raise
+        raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
         text = "\nInterrupted. Finished runs are kept: give the same command to go on."
         raise SystemExit(text) from None

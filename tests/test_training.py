@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,6 @@ from pbnn.seeding import generator
 from pbnn.training import (
     SCHEMA_VERSION,
     FitConfig,
-    check_points,
     fit,
     fit_best_of,
     kl_weight,
@@ -243,11 +243,13 @@ def test_the_objective_is_compiled_on_request(monkeypatch):
     assert compiled == [objective]
 
 
-def test_progress_is_shown_under_its_label_and_only_with_one(capsys):
+def test_progress_is_shown_on_a_terminal_under_its_label_and_only_with_one(capsys, monkeypatch):
     x, y = points()
     config = FitConfig(epochs=2, batch=N)
     fit(bound_objective(), x, y, config, generator=generator(0, "b"))
+    fit(bound_objective(), x, y, config, generator=generator(0, "b"), progress="to a log")
     assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     fit(bound_objective(), x, y, config, generator=generator(0, "b"), progress="the task")
     shown = capsys.readouterr().err
     assert "the task" in shown
@@ -267,8 +269,22 @@ def test_points_that_are_no_numbers_are_found_out(make, bad):
     x[3, 2] = bad
     net = PBGNet(5, (4,), generator=generator(0, "prior"))
     objective = make(net, N, 0.05) if make is BoundObjective else make(net)
-    with pytest.raises(FloatingPointError, match="became nan in epoch 0"):
+    start = {name: value.clone() for name, value in objective.state_dict().items()}
+    with pytest.raises(ValueError, match="`x` must be finite"):
         fit(objective, x, y, SHORT, generator=generator(0, "batches"))
+    assert all(torch.equal(start[name], value) for name, value in objective.state_dict().items())
+
+
+@pytest.mark.parametrize("make", [BoundObjective, RiskObjective])
+def test_labels_that_are_no_signs_are_refused(make):
+    x, y = points()
+    net = PBGNet(5, (4,), generator=generator(0, "prior"))
+    objective = make(net, N, 0.05) if make is BoundObjective else make(net)
+    for labels in ((y + 1) / 2, y[:, None]):
+        with pytest.raises(ValueError, match="labels"):
+            fit(objective, x, labels, SHORT, generator=generator(0, "batches"))
+    with pytest.raises(TypeError, match="torch tensors, got ndarray"):
+        fit(objective, x.numpy(), y.numpy(), SHORT, generator=generator(0, "batches"))
 
 
 @pytest.mark.parametrize(
@@ -293,8 +309,8 @@ def test_bad_settings_are_refused(name, value):
 
 @pytest.mark.parametrize(("rows", "labels"), [(0, 0), (3, 2), (2, 3)])
 def test_points_that_do_not_belong_together_are_refused(rows, labels):
-    with pytest.raises(ValueError, match=f"`x` and `y` must .*, got {rows}, {labels}"):
-        check_points(torch.zeros(rows, 1), torch.zeros(labels))
+    with pytest.raises(ValueError, match=f"`x` and `y` must .*, got {rows} and {labels}"):
+        Scripted().check(torch.zeros(rows, 1), torch.zeros(labels))
     with pytest.raises(ValueError, match="`x` and `y` must"):
         fit(
             bound_objective(),

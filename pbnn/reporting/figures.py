@@ -143,7 +143,7 @@ def _pair_keys(pairs: pd.DataFrame, vacuity: bool) -> list[Line2D]:
     keys.append(Line2D([], [], color=GREY, linewidth=0.8, label="bound = test error"))
     if vacuity:
         keys.append(
-            Line2D([], [], color=GREY, linewidth=0.9, linestyle=":", label="majority class")
+            Line2D([], [], color=GREY, linewidth=0.9, linestyle=":", label="majority class, test")
         )
     return keys
 

@@ -36,7 +36,7 @@ LABELS: Mapping[str, str] = MappingProxyType(
         "gibbs_test": "Gibbs test",
         "error_test": "vote test",
         "bound_gibbs": "Gibbs bound",
-        "bound_gibbs_max": "worst seed",
+        "bound_gibbs_max": "its worst seed",
         "bound_vote": "vote bound",
         "bound_holdout": "hold-out bound",
         "gap": "gap",
