@@ -257,7 +257,7 @@ def _texts(frame: pd.DataFrame, name: str) -> list[str]:
 def _digits(values: pd.Series[float]) -> int:
     """Decimals for a column: four for probabilities, fewer for larger numbers."""
     largest = values.abs().max()
-    return 4 if largest < 2 else 1 if largest < 1000 else 0
+    return 4 if largest < 2 else 1 if largest < 10_000 else 0
 
 
 def _rounded(value: float, digits: int, rounding: str) -> str:
