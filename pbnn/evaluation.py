@@ -92,9 +92,8 @@ def risks(
 @torch.no_grad()
 def exact_risks(network: PBGNet, x: Tensor, y: Tensor) -> Risks:
     """Risks of a float64 network by the exact sum over its sign patterns."""
-    network.aggregate = "exact"
-    size = max(network.in_features, 2**network.widest)
-    aggregate = torch.cat([network(x[part].double()) for part in chunks(len(x), size)])
+    parts = chunks(len(x), max(network.in_features, 2**network.widest))
+    aggregate = torch.cat([network.exact_aggregate(x[part].double()) for part in parts])
     loss = (1 - y * aggregate) / 2
     rounding = rounding_error(network, len(x))
     open_sign = aggregate.abs() <= 2 * rounding

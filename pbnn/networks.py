@@ -138,12 +138,15 @@ class PBGNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The aggregate F(x) in [−1, 1], shape (n,): exact or mean-field, as `exact` says."""
+        if self.exact:
+            return self.exact_aggregate(x)
+        return self.output.analytic(self.hidden_moments(x)).mean.squeeze(-1)
+
+    def exact_aggregate(self, x: Tensor) -> Tensor:
+        """F(x) summed over all sign patterns, whatever `aggregate` says; shape (n,)."""
         if not self.widths:
             return self.output.activation(self.features(x)).mean.squeeze(-1)
-        hidden = self.hidden_moments(x)
-        if not self.exact:
-            return self.output.analytic(hidden).mean.squeeze(-1)
-        return expect_over_signs(self.pattern_outputs(), hidden.mean)
+        return expect_over_signs(self.pattern_outputs(), self.hidden_moments(x).mean)
 
     def pattern_outputs(self) -> Tensor:
         """Output averaged over the last layer's weights, for each of the 2^h sign patterns."""

@@ -50,7 +50,15 @@ class Objective(nn.Module):
         return {"objective": risk, "risk": risk}
 
 
-class RiskObjective(Objective):
+class TwoClassObjective(Objective):
+    """An objective for labels −1 and +1."""
+
+    def check(self, x: Tensor, y: Tensor) -> None:
+        """Refuse points without finite inputs and a label ±1 each."""
+        check_points(x, y)
+
+
+class RiskObjective(TwoClassObjective):
     """Mean loss of a network: no prior, no bound. For baselines and for training a prior."""
 
     def __init__(self, network: nn.Module, loss: str = "linear") -> None:
@@ -60,17 +68,13 @@ class RiskObjective(Objective):
         self.network = network
         self.loss = LOSSES[loss]
 
-    def check(self, x: Tensor, y: Tensor) -> None:
-        """Refuse points without finite inputs and a label ±1 each."""
-        check_points(x, y)
-
     def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
         """The mean loss to minimise, and the Gibbs risk (linear loss) of the batch."""
         output = self.network(x)
         return self.loss(output, y).mean(), linear_loss(output, y).mean().detach()
 
 
-class BoundObjective(Objective):
+class BoundObjective(TwoClassObjective):
     r"""Catoni's bound, uniform in its learned C, as a training loss.
 
     .. math::
@@ -100,10 +104,6 @@ class BoundObjective(Objective):
         self.network, self.n, self.delta = network, n, delta
         like = network.output.weight.mean
         self.log_c = nn.Parameter(torch.zeros((), dtype=like.dtype, device=like.device))
-
-    def check(self, x: Tensor, y: Tensor) -> None:
-        """Refuse points without finite inputs and a label ±1 each."""
-        check_points(x, y)
 
     def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
         """The bound of a batch, to minimise, and its Gibbs risk."""

@@ -136,17 +136,17 @@ def run_cells(
     True
     """
     study = check_cells(cells)
-    todo = missing(study, folder)
+    unfinished = missing(study, folder)
     if progress:
         from tqdm import tqdm
 
-        with tqdm(total=len(study), initial=len(study) - len(todo), unit="run") as bar:
-            for cell in todo:
+        with tqdm(total=len(study), initial=len(study) - len(unfinished), unit="run") as bar:
+            for cell in unfinished:
                 bar.set_description(cell.name)
                 run_and_store(cell, run, folder)
                 bar.update()
     else:
-        for cell in todo:
+        for cell in unfinished:
             run_and_store(cell, run, folder)
     return collect(study, folder)
 

@@ -347,13 +347,13 @@ def cells_of(config: Config, tasks: dict[str, Task], ledgers: list[Path]) -> lis
     """Every run of the study: all that determines its result, and a key made of it."""
     cells = []
     for dataset, task in tasks.items():
-        parts = {method: splits_of(task, method) for method in config.methods}
+        charged = choices(ledgers, dataset)
         for method in config.methods:
+            cell = settings(config, dataset, method)
+            cell |= {"splits": splits_of(task, method).hashes(task), "choices": charged}
+            check_listed(cell)
             for seed in range(config.seeds):
-                cell = settings(config, dataset, method) | {"seed": seed}
-                cell["splits"] = parts[method].hashes(task)
-                cell["choices"] = choices(ledgers, dataset)
-                check_listed(cell)
+                cell = cell | {"seed": seed}
                 cells.append(Cell(cell_key(cell, {"sha256": task.sha256}), cell))
     return cells
 
@@ -448,7 +448,7 @@ def budget_of(cell: dict[str, Any]) -> Budget:
 
 def name(cell: dict[str, Any]) -> str:
     """What a person calls a cell."""
-    return f"{cell['dataset']}/{cell['method']}/{cell['seed']}"
+    return Cell("", cell).name
 
 
 def centre_size(x: Tensor) -> int:

@@ -11,6 +11,7 @@ import torch
 
 from pbnn.evaluation import (
     errors_of_one_draw_each,
+    exact_risks,
     mode_error,
     risks,
     rounding_error,
@@ -163,3 +164,10 @@ def gibbs_in_fifty_digits(network: PBGNet, x: torch.Tensor, y: torch.Tensor) -> 
 def test_bad_points_are_refused(x, y, message):
     with pytest.raises(ValueError, match=message):
         risks(make(), x, y)
+
+
+def test_exact_risks_leave_the_network_as_it_is():
+    (x, y), network = points(), make()
+    network.aggregate = "mean_field"
+    assert exact_risks(network.double(), x, y.double()) == risks(network, x, y)
+    assert network.aggregate == "mean_field"
