@@ -21,9 +21,10 @@ from pbnn.bounds import (
     share_delta,
     tandem,
 )
-from pbnn.evaluation import UNIT_ROUNDOFF, Risks
+from pbnn.evaluation import Risks
 from pbnn.files import read_json, write_json
-from pbnn.networks import PBGNet
+from pbnn.networks import SignNetwork, fingerprint
+from pbnn.quadrature import UNIT_ROUNDOFF
 
 SCHEMA_VERSION = 1
 
@@ -39,6 +40,14 @@ THEOREMS = {
     "derandomised": "(Bnd − b)/(c − b) (Leblanc and Germain 2025) on the Gibbs bound",
     "tandem": "second-order bound (Masegosa et al. 2020)",
 }
+
+
+PREDICTORS = {
+    "maurer": ("randomised network", "randomised tree"),
+    "derandomised": ("vote", "vote of trees"),
+    "tandem": ("vote", "vote of trees"),
+}
+"""Whom a theorem speaks of: networks with one set of weights, or a `PBGNet` of several layers."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +105,8 @@ class Certificate:
     Attributes
     ----------
     predictor : str
-        "randomised network" (a fresh network of the posterior for every prediction) or "vote" (the
-        sign of the aggregate).
+        "randomised network" or "randomised tree" (a fresh one of the posterior for every
+        prediction), "vote" or "vote of trees" (the sign of the aggregate): see `PREDICTORS`.
     bound : float
         The predictor's risk is at most this, with probability at least 1 − δ/(seeds · choices)
         for this network alone, and 1 − δ for all that `budget` counts.
@@ -187,7 +196,7 @@ class Certificate:
 
 
 def certify_gibbs(
-    network: PBGNet, risks: Risks, budget: Budget, provenance: Provenance
+    network: SignNetwork, risks: Risks, budget: Budget, provenance: Provenance
 ) -> Certificate:
     r"""Certificate of the randomised network: its Gibbs risk, the mean of (1 − yF)/2.
 
@@ -196,7 +205,7 @@ def certify_gibbs(
 
     Parameters
     ----------
-    network : PBGNet
+    network : SignNetwork
         Its prior must not depend on the points behind `risks`.
     risks : Risks
         Of `pbnn.evaluation.risks` on the certification split.
@@ -204,11 +213,11 @@ def certify_gibbs(
     provenance : Provenance
     """
     events = budget.events(exact=risks.draws == 0)
-    return _close("randomised network", "maurer", network, risks, budget, events, provenance)
+    return _close("maurer", network, risks, budget, events, provenance)
 
 
 def certify_vote(
-    network: PBGNet, risks: Risks, budget: Budget, provenance: Provenance
+    network: SignNetwork, risks: Risks, budget: Budget, provenance: Provenance
 ) -> Certificate:
     """Certificate of the vote sgn F: the better of two legitimate ways.
 
@@ -217,7 +226,7 @@ def certify_vote(
     """
     events = budget.events(exact=risks.draws == 0)
     candidates = [
-        _close("vote", theorem, network, risks, budget, events, provenance)
+        _close(theorem, network, risks, budget, events, provenance)
         for theorem in ("derandomised", "tandem")
     ]
     return min(candidates, key=lambda certificate: certificate.bound)
@@ -239,7 +248,7 @@ def verify(certificate: Certificate, where: str = "certificate") -> None:
     try:
         if c.theorem not in THEOREMS:
             raise ValueError(f"`theorem` must be one of {sorted(THEOREMS)}, got {c.theorem!r}")
-        if c.predictor != ("randomised network" if c.theorem == "maurer" else "vote"):
+        if c.predictor not in PREDICTORS[c.theorem]:
             raise ValueError(f"`predictor` {c.predictor!r} does not go with {c.theorem!r}")
         if c.events != c.budget.events(exact=c.draws == 0):
             raise ValueError(f"`events` {c.events} are not the shares of `budget` {c.budget}")
@@ -256,14 +265,16 @@ def verify(certificate: Certificate, where: str = "certificate") -> None:
 
 
 def _close(
-    predictor: str,
     theorem: str,
-    network: PBGNet,
+    network: SignNetwork,
     risks: Risks,
     budget: Budget,
     events: dict[str, float],
     provenance: Provenance,
 ) -> Certificate:
+    if risks.network != fingerprint(network):
+        raise ValueError("`risks` must be those of `network`, got the risks of another one.")
+    tree = int(network.posterior == "tree")
     second_order = theorem == "tandem"
     risk = risks.tandem if second_order else risks.gibbs
     draws = risks.draws // 2 if second_order else risks.draws
@@ -272,7 +283,7 @@ def _close(
     kl, lower_right = kl_upper(network), least_loss_of_right_vote(network)
     risk_upper = _risk_upper(theorem, risk, draws, rounding, events)
     return Certificate(
-        predictor=predictor,
+        predictor=PREDICTORS[theorem][tree],
         bound=_bound(theorem, risk_upper, kl, risks.n, lower_right, events),
         theorem=theorem,
         risk=risk,
@@ -313,18 +324,18 @@ def _bound(
     return float(derandomised(gibbs, lower_right, 0.5, outward=True))
 
 
-def kl_upper(network: PBGNet) -> float:
+def kl_upper(network: SignNetwork) -> float:
     """KL(Q‖P) in nats computed in float64 and rounded up by the worst case of its summation."""
     total, terms = 0.0, 0
-    for layer in network.layers():
+    for copies, layer in zip(network.copies(), network.layers(), strict=True):
         posterior = layer.weight
         difference = posterior.mean.detach().double() - posterior.prior_mean.double()
-        total += float(difference.square().sum()) / 2
+        total += copies * float(difference.square().sum()) / 2
         terms += difference.numel()
     return total * (1 + 2 * (terms + 8) * UNIT_ROUNDOFF)
 
 
-def least_loss_of_right_vote(network: PBGNet) -> float:
+def least_loss_of_right_vote(network: SignNetwork) -> float:
     r"""Lower bound, for every input, on the Gibbs loss: b = ½ erfc(t/√2), rounded down.
 
     Wherever the vote is right the loss (1 − |F|)/2 is at least this, with t the largest argument of

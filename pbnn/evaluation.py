@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from pbnn.functional import SQRT_TWO_OVER_PI, hard_sign
-from pbnn.networks import EXACT_UP_TO, PBGNet, check_points
+from pbnn.layers import ENUMERATED_UP_TO, SignLinear
+from pbnn.networks import MLP, SignNetwork, check_points, fingerprint
+from pbnn.quadrature import UNIT_ROUNDOFF, expected_sign_error, node_count
 
-UNIT_ROUNDOFF = 2.0**-53
 CHUNK_NUMBERS = 250_000
 """Numbers in an intermediate table: 2 MB of float64, so that passes over it stay in the cache."""
 
@@ -40,6 +41,8 @@ class Risks:
     rounding : float
         Bound on the floating-point error of an exact `gibbs`, or of the probability with which a
         drawn network errs.
+    network : str
+        `pbnn.networks.fingerprint` of the network.
     """
 
     n: int
@@ -49,11 +52,12 @@ class Risks:
     undecided: float
     draws: int
     rounding: float
+    network: str
 
 
 @torch.no_grad()
 def risks(
-    network: PBGNet,
+    network: SignNetwork,
     x: Tensor,
     y: Tensor,
     *,
@@ -62,13 +66,14 @@ def risks(
 ) -> Risks:
     """Risks of the randomised network and of its vote on points (x, y).
 
-    Up to 12 hidden units everything is summed exactly. Wider networks are sampled: a fresh hidden
-    layer for every datum, twice a pass (the tandem risk needs two independent networks), the last
-    layer averaged analytically.
+    Everything is summed exactly where that is possible: always for `PBGNet`, and for an `ABNet`
+    whose hidden layers but the last have up to 12 units. Others are sampled: fresh hidden layers
+    for every datum, twice a pass (the tandem risk needs two independent networks), the last layer
+    averaged analytically.
 
     Parameters
     ----------
-    network : PBGNet
+    network : SignNetwork
     x : Tensor, shape (n, ...)
     y : Tensor of ±1, shape (n,)
     draws : int
@@ -80,20 +85,22 @@ def risks(
     check_points(x, y)
     network = copy.deepcopy(network).double()
     y = y.double()
-    if network.widest <= EXACT_UP_TO:
+    if network.summable:
         return exact_risks(network, x, y)
     if generator is None:
-        raise ValueError(f"`generator` is needed to sample {network.widest} hidden units.")
+        raise ValueError(f"`generator` is needed to sample hidden layers of {network.widths}.")
     if draws < 1:
         raise ValueError(f"`draws` must be a positive integer, got {draws}.")
     return sampled_risks(network, x, y, math.ceil(draws / (2 * len(x))), generator)
 
 
 @torch.no_grad()
-def exact_risks(network: PBGNet, x: Tensor, y: Tensor) -> Risks:
-    """Risks of a float64 network by the exact sum over its sign patterns."""
-    parts = chunks(len(x), max(network.in_features, 2**network.widest))
-    aggregate = torch.cat([network.exact_aggregate(x[part].double()) for part in parts])
+def exact_risks(network: SignNetwork, x: Tensor, y: Tensor) -> Risks:
+    """Risks of a float64 network by its exact aggregate."""
+    parts = chunks(len(x), max(network.in_features, *map(numbers_a_point, network.layers())))
+    output = network.exact_map()
+    means = (network.hidden_moments(x[part].double()).mean for part in parts)
+    aggregate = torch.cat([output(each) for each in means])
     loss = (1 - y * aggregate) / 2
     rounding = rounding_error(network, len(x))
     open_sign = aggregate.abs() <= 2 * rounding
@@ -105,12 +112,13 @@ def exact_risks(network: PBGNet, x: Tensor, y: Tensor) -> Risks:
         undecided=mean(open_sign.double()),
         draws=0,
         rounding=rounding,
+        network=fingerprint(network),
     )
 
 
 @torch.no_grad()
 def sampled_risks(
-    network: PBGNet, x: Tensor, y: Tensor, passes: int, generator: torch.Generator
+    network: SignNetwork, x: Tensor, y: Tensor, passes: int, generator: torch.Generator
 ) -> Risks:
     """Risks of a float64 network from pairs of independent networks, `passes` pairs a datum."""
     gibbs, tandem, wrong, unclear = [], [], [], []
@@ -138,12 +146,13 @@ def sampled_risks(
         undecided=mean(torch.cat(unclear).double()),
         draws=2 * passes * len(x),
         rounding=rounding_error(network, len(x)),
+        network=fingerprint(network),
     )
 
 
 @torch.no_grad()
 def errors_of_one_draw_each(
-    network: PBGNet, x: Tensor, y: Tensor, generator: torch.Generator
+    network: SignNetwork, x: Tensor, y: Tensor, generator: torch.Generator
 ) -> int:
     """Errors when every point meets its own fresh network of the posterior.
 
@@ -152,34 +161,55 @@ def errors_of_one_draw_each(
     check_points(x, y)
     network = copy.deepcopy(network).double()
     wrong = torch.zeros((), dtype=torch.int64, device=x.device)
-    for part in chunks(len(x), max(network.in_features, network.widest)):
+    signs = max((c * w for c, w in zip(network.copies(), network.widths, strict=False)), default=1)
+    for part in chunks(len(x), max(network.in_features, signs)):
         wrong += (network.sample(x[part].double(), generator) != y[part]).sum()
     return int(wrong)
 
 
 @torch.no_grad()
-def mode_error(network: PBGNet, x: Tensor, y: Tensor) -> float:
+def mode_error(network: SignNetwork | MLP, x: Tensor, y: Tensor) -> float:
     """Error of the deterministic sign network at the posterior mean."""
     check_points(x, y)
     return mean((network.mode(x) != y).double())
 
 
-def rounding_error(network: PBGNet, n: int) -> float:
+def rounding_error(network: SignNetwork, n: int) -> float:
     r"""Bound on the error of a float64 Gibbs risk, from the sizes and norms of the network.
 
     A unit's argument :math:`z = w \cdot x / \lVert x \rVert` of d terms is off by at most
     :math:`(2d + 8) u \lVert w \rVert` (u = 2⁻⁵³; dot product, norm, root and quotient), its mean
-    erf(z/√2) by √(2/π) times that plus 4u. The aggregate is multilinear in the means with partial
-    derivatives at most 1, so the units' errors add up; a sampled network differs from an exact
-    draw with at most the same probability. The mean over n points adds nu. Twice the sum is taken.
+    erf(z/√2) by √(2/π) times that plus 4u; a sum over the 2^d patterns of its inputs adds 2^d u,
+    and a quadrature the error that it states. The aggregate is multilinear in the means of the
+    units with partial derivatives at most 1, so the errors of all units add up, once for each of
+    their copies; a sampled network differs from an exact draw with at most the same probability.
+    The mean over n points adds nu. Twice the sum is taken.
     """
     total = 0.0
-    for layer in network.layers():
-        weight = layer.weight.mean.detach()
-        norm = float(weight.double().norm(dim=1).sum())
+    for place, (layer, copies) in enumerate(zip(network.layers(), network.copies(), strict=True)):
+        weight = layer.weight.mean.detach().double()
+        norm = float(weight.norm(dim=1).sum())
         per_unit = SQRT_TWO_OVER_PI * (2 * weight.shape[1] + 8) * UNIT_ROUNDOFF
-        total += per_unit * norm + 8 * UNIT_ROUNDOFF * len(weight)
+        error = per_unit * norm + 8 * UNIT_ROUNDOFF * len(weight)
+        if place:
+            error += len(weight) * _error_of_sum(layer)
+        total += copies * error
     return 2 * (total + n * UNIT_ROUNDOFF)
+
+
+def _error_of_sum(layer: SignLinear) -> float:
+    """Error of one unit's mean by the sum over its random input signs."""
+    if layer.in_features > ENUMERATED_UP_TO:
+        # The constant that carries a bias is one more input of the unit.
+        return expected_sign_error(layer.weight.mean.detach())
+    return 2**layer.in_features * UNIT_ROUNDOFF
+
+
+def numbers_a_point(layer: SignLinear) -> int:
+    """Numbers in the largest table that a layer's exact sum makes of one point."""
+    if layer.in_features > ENUMERATED_UP_TO:
+        return layer.out_features * node_count(layer.weight.mean)
+    return 2**layer.in_features
 
 
 def chunks(n: int, numbers_a_point: int) -> Iterator[slice]:

@@ -120,23 +120,24 @@ def sign_patterns(width: int, *, dtype: torch.dtype, device: torch.device | str)
 
 
 def expect_over_signs(values: Tensor, mean: Tensor) -> Tensor:
-    r"""Expectation of a function of independent signs, summed exactly over all patterns.
+    r"""Expectation of functions of independent signs, summed exactly over all patterns.
 
     .. math:: \sum_{s \in \{\pm1\}^d} f(s) \prod_i \tfrac12 (1 + s_i m_i)
 
     The sum is multilinear in the means, so units are contracted one at a time: the cost is
-    O(2^d) a point, without the factor d of a product over units.
+    O(2^d) a point, without the factor d of a product over units. Several functions share the
+    probabilities of the patterns, built up in the same way.
 
     Parameters
     ----------
-    values : Tensor, shape (2^d,)
-        f on the rows of `sign_patterns(d)`.
+    values : Tensor, shape (2^d,) or (k, 2^d)
+        f on the rows of `sign_patterns(d)`, or k such functions.
     mean : Tensor, shape (n, d)
         Means of the signs, in [−1, 1].
 
     Returns
     -------
-    Tensor, shape (n,)
+    Tensor, shape (n,) or (n, k)
 
     Examples
     --------
@@ -144,36 +145,17 @@ def expect_over_signs(values: Tensor, mean: Tensor) -> Tensor:
     tensor([2., 3.])
     """
     up = (1 + mean) / 2
+    if values.ndim == 2 and len(values) > 1:
+        chance = up.new_ones(len(up), 1)
+        for unit in range(up.shape[-1]):
+            share = torch.stack([1 - up[:, unit], up[:, unit]], dim=-1)
+            chance = (chance[:, :, None] * share[:, None]).flatten(1)
+        return chance @ values.T
     table = values.expand(len(mean), -1)
     for unit in range(mean.shape[-1]):
         low, high = table.chunk(2, dim=-1)
         table = torch.lerp(low, high, up[:, unit : unit + 1])
-    return table.squeeze(-1)
-
-
-def gaussian_output(signs: Tensor, weight: Tensor) -> Tensor:
-    r"""Mean of :math:`\operatorname{sgn}(w \cdot s)`, :math:`w \sim \mathcal N(\text{weight}, I)`.
-
-    .. math:: \operatorname{erf}\bigl(w \cdot s / \sqrt{2d}\bigr), \qquad s \in \{\pm1\}^d
-
-    The last layer of a sampled network averaged analytically (Biggs and Guedj 2020, partially
-    aggregated).
-
-    Parameters
-    ----------
-    signs : Tensor, shape (*, d)
-    weight : Tensor, shape (1, d)
-
-    Returns
-    -------
-    Tensor, shape (*)
-
-    Examples
-    --------
-    >>> gaussian_output(torch.tensor([1.0, -1.0]), torch.tensor([[2.0, 2.0]]))
-    tensor(0.)
-    """
-    return torch.erf(F.linear(signs, weight).squeeze(-1) / math.sqrt(2 * signs.shape[-1]))
+    return table if values.ndim == 2 else table.squeeze(-1)
 
 
 SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)

@@ -10,12 +10,18 @@ from torch import Tensor, nn
 from pbnn.functional import (
     Moments,
     append_one,
+    expect_over_signs,
     hard_sign,
     linear,
     sample_signs,
     sign,
+    sign_patterns,
 )
 from pbnn.posteriors import GaussianPosterior
+from pbnn.quadrature import expected_sign
+
+ENUMERATED_UP_TO = 12
+"""Signs up to which a sum over their patterns is done term by term."""
 
 
 def xavier_normal(
@@ -45,6 +51,8 @@ class SignLinear(nn.Module):
     ----------
     in_features, out_features : int
     bias : bool
+    scale : float
+        Factor of the prior mean; the posterior starts at the unscaled draw.
     generator : torch.Generator
         A CPU generator; draws the prior mean (Xavier normal, bias 0).
     dtype, device
@@ -57,15 +65,21 @@ class SignLinear(nn.Module):
         out_features: int,
         *,
         bias: bool = False,
+        scale: float = 1.0,
         generator: torch.Generator,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
+        if not 0 <= scale < math.inf:
+            raise ValueError(f"`scale` must be a number of at least 0, got {scale}.")
         self.bias = bias
         self.in_features = in_features
         self.out_features = out_features
-        self.weight = GaussianPosterior(self._draw(generator, dtype, device))
+        draw = self._draw(generator, dtype, device)
+        self.weight = GaussianPosterior(scale * draw)
+        # From a centred prior too, units must start apart to become different.
+        self.weight.mean.data.copy_(draw)
 
     def _draw(
         self,
@@ -93,6 +107,29 @@ class SignLinear(nn.Module):
         if self.bias:
             x = Moments(append_one(x.mean), torch.nn.functional.pad(x.var, (0, 1)))
         return sign(linear(x, self.weight.mean))
+
+    def expected_signs(self, mean: Tensor) -> Tensor:
+        """Exact mean of each unit's sign for independent random signs with these means.
+
+        Enumerated up to 12 inputs, by quadrature beyond; (n, in) to (n, out).
+        """
+        if self.in_features > ENUMERATED_UP_TO:
+            # The bias reads a sign that is +1 for sure.
+            return expected_sign(self.inputs(mean), self.weight.mean)
+        patterns = sign_patterns(self.in_features, dtype=mean.dtype, device=mean.device)
+        return expect_over_signs(self.given_signs(patterns).T, mean)
+
+    def given_signs(self, signs: Tensor) -> Tensor:
+        """Exact mean of each unit's sign for known input signs, (*, in) to (*, out)."""
+        inputs = self.inputs(signs)
+        argument = nn.functional.linear(inputs, self.weight.mean)
+        return torch.erf(argument / math.sqrt(2 * inputs.shape[-1]))
+
+    def given_own_signs(self, signs: Tensor) -> Tensor:
+        """The same where each unit reads signs of its own, (*, out, in) to (*, out)."""
+        inputs = self.inputs(signs)
+        argument = (inputs * self.weight.mean).sum(-1)
+        return torch.erf(argument / math.sqrt(2 * inputs.shape[-1]))
 
     def sample(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Signs of one fresh draw of the layer for every datum (row) of `x`.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pbnn.bounds import catoni
-from pbnn.networks import PBGNet, check_points
+from pbnn.networks import SignNetwork, check_points
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Loss of each point from output F in [−1, 1] and label ±1, both of shape (n,)."""
@@ -59,19 +59,28 @@ class TwoClassObjective(Objective):
 
 
 class RiskObjective(TwoClassObjective):
-    """Mean loss of a network: no prior, no bound. For baselines and for training a prior."""
+    r"""Mean loss of a network plus :math:`\tfrac\rho2 \lVert \theta \rVert^2`: no prior, no bound.
 
-    def __init__(self, network: nn.Module, loss: str = "linear") -> None:
+    For baselines and for training a prior.
+
+    Parameters
+    ----------
+    network : module
+    loss : {"linear", "log"}
+    decay : float
+        The factor ρ of the squared norm of all parameters.
+    """
+
+    def __init__(self, network: nn.Module, loss: str = "linear", decay: float = 0.0) -> None:
         super().__init__()
-        if loss not in LOSSES:
-            raise ValueError(f"`loss` must be one of {sorted(LOSSES)}, got {loss!r}.")
         self.network = network
-        self.loss = LOSSES[loss]
+        self.loss, self.decay = loss_named(loss), decay_checked(decay)
 
     def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
         """The mean loss to minimise, and the Gibbs risk (linear loss) of the batch."""
         output = self.network(x)
-        return self.loss(output, y).mean(), linear_loss(output, y).mean().detach()
+        loss = self.loss(output, y).mean() + penalty(self.network, self.decay)
+        return loss, linear_loss(output, y).mean().detach()
 
 
 class BoundObjective(TwoClassObjective):
@@ -86,24 +95,34 @@ class BoundObjective(TwoClassObjective):
 
     Parameters
     ----------
-    network : PBGNet
+    network : SignNetwork
     n : int
         Number of certification points.
     delta : float
         Confidence share the certificate will pay, so that training and certificate agree.
+    C : float, optional
+        Keep C at this value instead of learning it. The objective is then tempered variational
+        Bayes: its gradient is that of :math:`C n \hat r + \mathrm{KL}` times a positive number,
+        see `VariationalObjective`.
 
     References
     ----------
     Letarte et al. (2019), Theorem 3; Germain et al. (2009).
     """
 
-    network: PBGNet
+    network: SignNetwork
+    log_c: Tensor
 
-    def __init__(self, network: PBGNet, n: int, delta: float) -> None:
+    def __init__(self, network: SignNetwork, n: int, delta: float, C: float | None = None) -> None:
         super().__init__()
+        if C is not None and not 0 < C < math.inf:
+            raise ValueError(f"`C` must be positive and finite, got {C}.")
         self.network, self.n, self.delta = network, n, delta
-        like = network.output.weight.mean
-        self.log_c = nn.Parameter(torch.zeros((), dtype=like.dtype, device=like.device))
+        log_c = torch.full_like(network.output.weight.mean[0, 0], math.log(C or 1.0))
+        if C is None:
+            self.log_c = nn.Parameter(log_c.detach())
+        else:
+            self.register_buffer("log_c", log_c.detach())
 
     def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
         """The bound of a batch, to minimise, and its Gibbs risk."""
@@ -123,3 +142,84 @@ class BoundObjective(TwoClassObjective):
         if math.isfinite(risk + kl):
             bound = catoni(min(max(risk, 0.0), 1.0), kl, self.n, delta=self.delta)
         return {"objective": bound, "risk": risk, "kl": kl, "C": self.log_c.exp().item()}
+
+
+class SelectedByBound(BoundObjective):
+    r"""Risk with an L2 penalty as the loss, the bound as what the best epoch is selected on.
+
+    PBGNet-l-bnd of Letarte et al. (2019): the posterior never sees its KL, and of the path it takes
+    the point with the least bound is kept.
+    """
+
+    def __init__(self, network: SignNetwork, n: int, delta: float, decay: float = 0.0) -> None:
+        super().__init__(network, n, delta, C=1.0)
+        self.decay = decay_checked(decay)
+
+    def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
+        """The penalised Gibbs risk of a batch, to minimise, and the risk itself."""
+        risk = linear_loss(self.network(x), y).mean()
+        return risk + penalty(self.network, self.decay), risk.detach()
+
+
+class VariationalObjective(TwoClassObjective):
+    r"""Tempered variational Bayes, :math:`\hat\ell + \mathrm{KL}/(C n)`: no bound.
+
+    With the log loss and C = 1 it is minus the evidence lower bound per point, for the likelihood
+    (1 + yF)/2 that a random network is right; with the linear loss it has the minima of Catoni's
+    bound at a fixed C.
+
+    Parameters
+    ----------
+    network : SignNetwork
+    n : int
+        Number of points that the posterior is fitted to.
+    C : float
+        Inverse temperature.
+    loss : {"linear", "log"}
+
+    References
+    ----------
+    Germain, Bach, Lacoste, Lacoste-Julien (2016). PAC-Bayesian theory meets Bayesian inference.
+    https://arxiv.org/abs/1605.08636
+    """
+
+    network: SignNetwork
+
+    def __init__(self, network: SignNetwork, n: int, C: float = 1.0, loss: str = "log") -> None:
+        super().__init__()
+        if not 0 < C < math.inf:
+            raise ValueError(f"`C` must be positive and finite, got {C}.")
+        self.network, self.n, self.C = network, n, C
+        self.loss = loss_named(loss)
+
+    def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
+        """The objective of a batch, to minimise, and its mean loss."""
+        loss = self.loss(self.network(x), y).mean()
+        return loss + kl_weight * self.network.kl() / (self.C * self.n), loss.detach()
+
+    @torch.no_grad()
+    def value(self, risk: float) -> dict[str, float]:
+        """The curve's figures after an epoch with this mean loss."""
+        kl = self.network.kl().item()
+        return {"objective": risk + kl / (self.C * self.n), "risk": risk, "kl": kl}
+
+
+def loss_named(name: str) -> Loss:
+    """A loss of `LOSSES`, or an error that lists them."""
+    if name not in LOSSES:
+        raise ValueError(f"`loss` must be one of {sorted(LOSSES)}, got {name!r}.")
+    return LOSSES[name]
+
+
+def decay_checked(decay: float) -> float:
+    """A factor of the L2 penalty, refused unless it is one."""
+    if not 0 <= decay < math.inf:
+        raise ValueError(f"`decay` must be a number of at least 0, got {decay}.")
+    return decay
+
+
+def penalty(network: nn.Module, decay: float) -> Tensor | float:
+    """Half the squared norm of all parameters times `decay`."""
+    if not decay:
+        return 0.0
+    return decay / 2 * torch.stack([p.square().sum() for p in network.parameters()]).sum()

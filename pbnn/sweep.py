@@ -1,17 +1,31 @@
-"""Many runs: keys, atomic records, resuming."""
+"""Many runs: keys, atomic records, resuming, in this process or on a dask cluster."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import logging
 import os
+import pickle
+import random
+import re
+import secrets
+import signal
 import sys
+import tempfile
+import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pbnn
-from pbnn.files import check_schema_version, read_json, sha256, write_json
+from pbnn.files import check_schema_version, read_json, sha256, write_atomic, write_json
+
+if TYPE_CHECKING:
+    from distributed import Client, Future, WorkerPlugin
 
 SCHEMA_VERSION = 1
 
@@ -92,22 +106,34 @@ def run_cells(
     folder: str | os.PathLike[str],
     *,
     progress: bool = True,
+    workers: int | None = None,
+    scheduler: str | os.PathLike[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Records of all cells, running only those that `folder` does not hold yet.
 
     Each finished run is written at once as ``<folder>/<key>.json``, whole or not at all, so that
-    an interrupted study goes on where it stopped.
+    an interrupted study goes on where it stopped. Where a cell runs changes nothing in what it
+    measures, if `run` draws from generators of its own only.
 
     Parameters
     ----------
     cells : sequence of Cell, or of (key, config)
         The study, with distinct keys.
     run : callable
-        Takes a configuration and returns a record (``measures``, ``curve``, ...), plain JSON.
+        Takes a configuration and returns a record (``measures``, ``curve``, ...), plain JSON. Its
+        ``files``, bytes by suffix, are no part of the record: they are written before it, as
+        ``<folder>/<key>.<suffix>``. To run elsewhere than in this process it must be picklable by
+        cloudpickle, and a script must start under ``if __name__ == "__main__":``.
     folder : path
-        Where the records are kept.
+        Where the records are kept. Only this process writes there.
     progress : bool
-        Whether to show a progress bar with the name of the running cell.
+        Whether to show a progress bar with the name of the running cell, or, on a cluster, of the
+        last one finished.
+    workers : int, optional
+        Run on this many processes of this machine, with one thread each.
+    scheduler : str or path, optional
+        Run on the dask cluster with this scheduler: its address, such as ``tcp://host:8786``, or
+        its scheduler file. Its workers need one thread each and the same version of this package.
 
     Returns
     -------
@@ -118,7 +144,11 @@ def run_cells(
     ------
     ValueError
         For a key that is not 16 hexadecimal digits or occurs twice, a record of a newer schema,
-        or a result with a number that is not finite.
+        a result with a number that is not finite, or both `workers` and `scheduler`.
+    Exception
+        Whatever a cell raises, with a note naming it. What has not begun by then is dropped, what
+        is finished is kept. ``distributed.KilledWorker`` is for a cell whose process dies again
+        each time it is tried elsewhere.
 
     Warns
     -----
@@ -136,19 +166,50 @@ def run_cells(
     True
     """
     study = check_cells(cells)
+    _check_place(workers, scheduler)
     unfinished = missing(study, folder)
-    if progress:
-        from tqdm import tqdm
+    with _bar(progress, len(study), len(study) - len(unfinished)) as show:
 
-        with tqdm(total=len(study), initial=len(study) - len(unfinished), unit="run") as bar:
+        def keep(cell: Cell, result: dict[str, Any]) -> None:
+            store(cell, result, folder)
+            show(cell.name, 1)
+
+        if workers is None and scheduler is None:
             for cell in unfinished:
-                bar.set_description(cell.name)
-                run_and_store(cell, run, folder)
-                bar.update()
-    else:
-        for cell in unfinished:
-            run_and_store(cell, run, folder)
+                show(cell.name, 0)
+                with _named(cell):
+                    keep(cell, run(json.loads(_canonical(cell.config))))
+        elif unfinished:
+            with _connected(min(workers or 0, len(unfinished)), scheduler) as client:
+                _run_on(client, unfinished, run, keep, ours=scheduler is None)
     return collect(study, folder)
+
+
+@contextlib.contextmanager
+def _bar(progress: bool, total: int, finished: int) -> Iterator[Callable[[str, int], None]]:
+    """A progress bar, to be told a name and how many more cells are finished."""
+    if not progress:
+        yield lambda name, more: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, initial=finished, unit="run") as bar:
+
+        def show(name: str, more: int) -> None:
+            bar.set_description(name)
+            bar.update(more)
+
+        yield show
+
+
+@contextlib.contextmanager
+def _named(cell: Cell) -> Iterator[None]:
+    """Let an error say which cell it came from."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"In cell {cell.name} ({cell.key}).")
+        raise
 
 
 def check_cells(cells: Iterable[Cell | tuple[str, dict[str, Any]]]) -> list[Cell]:
@@ -186,16 +247,23 @@ def stored(cell: Cell, folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     return record
 
 
-def run_and_store(cell: Cell, run: Run, folder: str | os.PathLike[str]) -> Path:
-    """Run one cell and write its record atomically; an error says which cell it came from."""
-    try:
-        result = run(json.loads(_canonical(cell.config)))
-        head = {"schema_version": SCHEMA_VERSION, "key": cell.key, "config": cell.config}
-        path = Path(folder) / f"{cell.key}.json"
-        write_json(path, head | {name: result[name] for name in result if name not in head})
-    except Exception as error:
-        error.add_note(f"In cell {cell.name} ({cell.key}).")
-        raise
+def store(cell: Cell, result: Mapping[str, Any], folder: str | os.PathLike[str]) -> Path:
+    """Write what a run returned: its files, then its record, each of them atomically."""
+    head = {"schema_version": SCHEMA_VERSION, "key": cell.key, "config": cell.config}
+    if not isinstance(result, Mapping):
+        raise TypeError(f"`run` must return a mapping, got a {type(result).__name__}.")
+    files = result.get("files", {})
+    for suffix, data in files.items():
+        # The record marks a cell as finished: no file may pass for it.
+        if not re.fullmatch("[A-Za-z0-9]+", suffix) or suffix.lower() == "json":
+            raise ValueError(f"`files` must have suffixes of letters and digits, got {suffix!r}.")
+        if not isinstance(data, bytes):
+            raise TypeError(f"`files` must hold bytes, got a {type(data).__name__}.")
+    for suffix, data in files.items():
+        write_atomic(Path(folder) / f"{cell.key}.{suffix}", data)
+    path = Path(folder) / f"{cell.key}.json"
+    apart = {*head, "files"}
+    write_json(path, head | {name: result[name] for name in result if name not in apart})
     return path
 
 
@@ -208,3 +276,156 @@ def collect(cells: Iterable[Cell], folder: str | os.PathLike[str]) -> list[dict[
             raise ValueError(f"`folder` must hold a record of each cell, got none of {cell.name}.")
         records.append(record)
     return records
+
+
+def _check_place(workers: int | None, scheduler: str | os.PathLike[str] | None) -> None:
+    if workers is not None and scheduler is not None:
+        raise ValueError(f"`workers` must be left out with a `scheduler`, got {workers}.")
+    if workers is not None and workers < 1:
+        raise ValueError(f"`workers` must be a positive integer, got {workers}.")
+    if scheduler is not None and "://" not in str(scheduler) and not Path(scheduler).is_file():
+        raise ValueError(
+            "`scheduler` must be an address such as tcp://host:8786 or an existing scheduler "
+            f"file, got {str(scheduler)!r}."
+        )
+
+
+@contextlib.contextmanager
+def _connected(workers: int, scheduler: str | os.PathLike[str] | None) -> Iterator[Client]:
+    """A client of the scheduler, or of a cluster of this machine that ends with the client."""
+    try:
+        import dask
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise ImportError(
+            "`workers` and `scheduler` need the package distributed: pip install distributed"
+        ) from error
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_process_left_as_it_was())
+        if scheduler is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            with _interrupted_afterwards(), dask.config.set(temporary_directory=folder):
+                local = LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    dashboard_address=None,
+                    # Without a dashboard there is still a server, by default at one fixed port.
+                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+                    local_directory=folder,
+                    memory_limit=0,  # dask would pause a worker for good at a share of the memory
+                    silence_logs=logging.CRITICAL,
+                )
+                stack.enter_context(local)
+            where: dict[str, Any] = {"address": local}
+        else:
+            where = {"address" if "://" in str(scheduler) else "scheduler_file": str(scheduler)}
+        yield stack.enter_context(Client(**where, set_as_default=False))
+
+
+@contextlib.contextmanager
+def _process_left_as_it_was() -> Iterator[None]:
+    """One thread for the numerics of processes started meanwhile, and no traces of dask in ours."""
+    variables, state = dict(os.environ), random.getstate()
+    one = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    os.environ.update(dict.fromkeys(one, "1"))
+    try:
+        yield
+    finally:
+        # Starting workers sets variables here, and gathering draws from the global generator.
+        for name in set(os.environ) - set(variables):
+            del os.environ[name]
+        os.environ.update(variables)
+        random.setstate(state)
+
+
+@contextlib.contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """Put off Ctrl-C, which nothing could handle halfway, and keep it from processes started."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    caught: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    resource_tracker.ensure_running()  # Its start, with that of a process, would undo the mask.
+    # A terminal interrupts all processes; those that inherit the mask leave it to this one.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, usual)
+        if caught:
+            signal.raise_signal(signal.SIGINT)
+
+
+def _run_on(
+    client: Client,
+    cells: Iterable[Cell],
+    run: Run,
+    keep: Callable[[Cell, dict[str, Any]], None],
+    *,
+    ours: bool,
+) -> None:
+    """Run the cells on a cluster, few of them under way at a time, and keep what comes back."""
+    from distributed import as_completed
+
+    name = f"pbnn-{secrets.token_hex(8)}"
+    client.register_plugin(_carrier(run), name)
+    waiting, ready = iter(cells), as_completed(loop=client.loop)
+    under_way: dict[Future, Cell] = {}
+    # A cell that waits in a worker is blamed with the one that kills it. Yet a cluster that adapts
+    # to its work must see some waiting.
+    each = 1 if ours else 2
+
+    def submit() -> None:
+        room = each * max(1, sum(client.nthreads().values())) - len(under_way)
+        for cell in itertools.islice(waiting, max(0, room)):
+            task = (_run_there, name, pbnn.__version__, _canonical(cell.config))
+            future = client.submit(*task, key=f"{name}-{cell.key}", pure=False)
+            under_way[future] = cell
+            ready.add(future)
+
+    try:
+        submit()
+        for future in ready:
+            with _named(under_way[future]):
+                keep(under_way[future], future.result())
+            del under_way[future]
+            submit()
+    except BaseException:
+        for future, cell in under_way.items():
+            if future.status == "finished":
+                with contextlib.suppress(Exception):
+                    keep(cell, future.result())
+        raise
+    finally:
+        client.cancel(list(under_way))
+        client.unregister_worker_plugin(name)
+
+
+def _run_there(name: str, version: str, config: str) -> dict[str, Any]:
+    """In a worker: run a cell by the function that a plugin has brought there."""
+    from distributed import get_worker
+
+    if version != pbnn.__version__:
+        raise RuntimeError(f"The worker has pbnn {pbnn.__version__}, the study {version}.")
+    carrier: Any = get_worker().plugins[name]
+    if carrier.run is None:  # Not in its setup, whose error would be the worker's, not the cell's.
+        carrier.run = pickle.loads(carrier.pickled)
+    return carrier.run(json.loads(config))
+
+
+def _carrier(run: Run) -> WorkerPlugin:
+    """What brings `run` to each worker once, also to those that join or start again later."""
+    import cloudpickle  # type: ignore[import-untyped]
+    from distributed import WorkerPlugin
+
+    class Carrier(WorkerPlugin):
+        def __init__(self) -> None:
+            self.pickled, self.run = cloudpickle.dumps(run), None
+
+    try:
+        return Carrier()
+    except (TypeError, pickle.PicklingError) as error:
+        raise TypeError(f"`run` must be picklable by cloudpickle: {error}.") from error

@@ -7,14 +7,14 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from pbnn.files import check_schema_version, write_atomic
-from pbnn.networks import MLP, NETWORKS, PBGNet
-from pbnn.objectives import BoundObjective, Objective
+from pbnn.networks import MLP, NETWORKS, SignNetwork
+from pbnn.objectives import Objective
 
 SCHEMA_VERSION = 1
 """Of checkpoints."""
@@ -137,13 +137,32 @@ def fit(
                 waited_from = epoch
             if config.patience and epoch - waited_from >= config.patience:
                 break
-    objective.load_state_dict(best_state)
+    keep_better(objective, best_state, x, y, config.batch)
     return curve
+
+
+@torch.no_grad()
+def keep_better(
+    objective: Objective, best: dict[str, Tensor], x: Tensor, y: Tensor, batch: int
+) -> None:
+    """Of the current state and the best epoch's, keep the better one on all points.
+
+    The mean risk of an epoch belongs to the states on its way and the KL to its end, so the epoch's
+    objective flatters it while the KL falls and the risk rises.
+    """
+    last = snapshot(objective)
+    figures = []
+    for state in (last, best):
+        objective.load_state_dict(state)
+        parts = zip(x.split(batch), y.split(batch), strict=True)
+        risks = torch.stack([objective(a, b)[1].double() * len(a) for a, b in parts])
+        figures.append(objective.value(risks.sum().item() / len(x))["objective"])
+    objective.load_state_dict(last if figures[0] <= figures[1] else best)
 
 
 def fit_best_of(
     restarts: int,
-    objective: BoundObjective,
+    objective: Objective,
     x: Tensor,
     y: Tensor,
     config: FitConfig,
@@ -164,7 +183,7 @@ def fit_best_of(
     for attempt in range(restarts):
         objective.load_state_dict(start)
         if attempt:
-            objective.network.restart(generator)
+            cast(SignNetwork, objective.network).restart(generator)
         curve = fit(objective, x, y, config, generator=generator, progress=progress)
         least = min(row["objective"] for row in curve)
         if least < best:
@@ -226,8 +245,13 @@ class ProgressBar:
             self.bar.update()
 
 
-def save_checkpoint(path: str | os.PathLike[str], network: PBGNet | MLP) -> None:
+def save_checkpoint(path: str | os.PathLike[str], network: SignNetwork | MLP) -> None:
     """Write posterior, prior and frozen statistics as safetensors, with the configuration."""
+    write_atomic(path, checkpoint_bytes(network))
+
+
+def checkpoint_bytes(network: SignNetwork | MLP) -> bytes:
+    """The content of a checkpoint file, for a process that does not write it itself."""
     from safetensors.torch import save
 
     header = {
@@ -236,12 +260,13 @@ def save_checkpoint(path: str | os.PathLike[str], network: PBGNet | MLP) -> None
         "config": network.config,
     }
     # Not by save_file, which leaves a file that nobody else may read.
-    write_atomic(path, save(snapshot(network), metadata={"pbnn": json.dumps(header)}))
+    content: bytes = save(snapshot(network), metadata={"pbnn": json.dumps(header)})
+    return content
 
 
 def load_checkpoint(
     path: str | os.PathLike[str], *, device: torch.device | str = "cpu"
-) -> PBGNet | MLP:
+) -> SignNetwork | MLP:
     """Rebuild a network from `save_checkpoint`; nothing is unpickled.
 
     Raises

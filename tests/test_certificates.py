@@ -27,21 +27,25 @@ from pbnn.certificates import (
     verify,
 )
 from pbnn.evaluation import Risks, risks
-from pbnn.networks import PBGNet
+from pbnn.networks import ABNet, PBGNet, SignNetwork, fingerprint
 from pbnn.seeding import generator
 
 DATA = Path(__file__).parent / "data"
 PROVENANCE = Provenance("a draw", 0, {"certification": "ab"})
-EXACT = Risks(2000, 0.05, 0.04, 0.02, 0.0, 0, 1e-12)
-SAMPLED = Risks(2000, 0.05, 0.01, 0.02, 0.0, 40_000, 1e-12)
 
 
-def make(kl: float = 8.0, width: int = 3) -> PBGNet:
-    network = PBGNet(4, (width,), generator=generator(0, "prior"), dtype=torch.float64)
+def make(kl: float = 8.0, *, hidden=(3,), kind: type[SignNetwork] = PBGNet) -> SignNetwork:
+    """A network with this KL, all of it in one weight of the first layer."""
+    network = kind(4, hidden, generator=generator(0, "prior"), dtype=torch.float64)
     network.output.weight.mean.data.fill_(3.0)
     network.output.weight.adopt_as_prior()
-    network.hidden[0].weight.mean.data[0, 0] += math.sqrt(2 * kl)
+    first = network.layers()[0].weight.mean.data
+    first[0, 0] += math.sqrt(2 * kl / network.copies()[0])
     return network
+
+
+EXACT = Risks(2000, 0.05, 0.04, 0.02, 0.0, 0, 1e-12, fingerprint(make()))
+SAMPLED = dataclasses.replace(EXACT, tandem=0.01, draws=40_000)
 
 
 def kl_plus(q: float, c: float) -> float:
@@ -83,7 +87,7 @@ def test_the_vote_takes_the_better_way_and_is_never_above_the_factor_two():
     assert vote.theorem == "derandomised"
     assert vote.bound <= 2 * gibbs.bound
     # Uncorrelated errors: the tandem risk is far below the Gibbs risk and the second order wins.
-    uncorrelated = Risks(2_000_000, 0.3, 0.0901, 0.1, 0.0, 0, 1e-12)
+    uncorrelated = dataclasses.replace(EXACT, n=2_000_000, gibbs=0.3, tandem=0.0901)
     second = certify_vote(make(), uncorrelated, budget, PROVENANCE)
     assert second.theorem == "tandem"
     delta = 0.05 * 0.05
@@ -92,7 +96,7 @@ def test_the_vote_takes_the_better_way_and_is_never_above_the_factor_two():
 
 
 def test_a_gibbs_bound_above_one_half_says_nothing_of_the_vote():
-    hopeless = Risks(20, 0.45, 0.3, 0.4, 0.0, 0, 1e-12)
+    hopeless = dataclasses.replace(EXACT, n=20, gibbs=0.45, tandem=0.3)
     assert certify_vote(make(), hopeless, Budget(0.05, 1, 1), PROVENANCE).bound == 1.0
 
 
@@ -123,21 +127,88 @@ def test_the_least_loss_of_one_gaussian_unit_is_that_of_the_input_along_its_weig
     assert bool((loss >= least_loss_of_right_vote(network)).all())
 
 
-def test_the_kl_is_rounded_up_and_summed_over_all_layers():
-    network = make()
+@pytest.mark.parametrize(
+    ("kind", "hidden", "copies"),
+    [
+        (PBGNet, (3,), [1, 1]),
+        (PBGNet, (3, 2), [2, 1, 1]),
+        (PBGNet, (2, 3, 2), [6, 2, 1, 1]),
+        (ABNet, (2, 3, 2), [1, 1, 1, 1]),
+    ],
+)
+def test_the_kl_is_rounded_up_and_summed_over_all_copies_of_all_layers(kind, hidden, copies):
+    network = make(hidden=hidden, kind=kind)
     for layer in network.layers():
         layer.weight.mean.data.add_(
             torch.randn(layer.weight.mean.shape, generator=generator(5, "d")).double()
         )
     exact = Fraction(0)
-    for layer in network.layers():
+    for count, layer in zip(copies, network.layers(), strict=True):
         for mean, prior in zip(
             layer.weight.mean.flatten().tolist(),
             layer.weight.prior_mean.flatten().tolist(),
             strict=True,
         ):
-            exact += (Fraction(mean) - Fraction(prior)) ** 2 / 2
+            exact += count * (Fraction(mean) - Fraction(prior)) ** 2 / 2
     assert exact <= Fraction(kl_upper(network)) <= exact * (1 + Fraction(1, 10**12))
+
+
+@pytest.mark.parametrize(
+    ("kind", "hidden", "tree"),
+    [
+        (PBGNet, (), False),
+        (PBGNet, (3,), False),
+        (PBGNet, (3, 2), True),
+        (PBGNet, (2, 3, 2), True),
+        (ABNet, (3,), False),
+        (ABNet, (3, 2), False),
+    ],
+)
+def test_a_certificate_says_whether_it_is_about_trees(kind, hidden, tree):
+    network, budget = make(hidden=hidden, kind=kind), Budget(0.05, 1, 1)
+    gibbs, vote = ("randomised tree", "vote of trees") if tree else ("randomised network", "vote")
+    mine = dataclasses.replace(EXACT, network=fingerprint(network))
+    assert certify_gibbs(network, mine, budget, PROVENANCE).predictor == gibbs
+    for tandem, theorem in ((0.04, "derandomised"), (0.0026, "tandem")):
+        risk = dataclasses.replace(mine, n=2_000_000, tandem=tandem)
+        certificate = certify_vote(network, risk, budget, PROVENANCE)
+        assert (certificate.predictor, certificate.theorem) == (vote, theorem)
+        verify(certificate)
+
+
+def test_the_certificate_of_a_tree_is_the_formula_with_all_copies_counted():
+    network, n = make(0.0, hidden=(3, 2)), 2000
+    network.layers()[0].weight.mean.data[0, 0] += 4.0
+    network.layers()[1].weight.mean.data[0, 0] += 2.0
+    mine = dataclasses.replace(EXACT, network=fingerprint(network))
+    bound = certify_gibbs(network, mine, Budget(0.05, 1, 1), PROVENANCE).bound
+    kl = 2 * 4.0**2 / 2 + 2.0**2 / 2
+    expected = kl_plus(0.05, (kl + math.log(2 * math.sqrt(n) / (0.95 * 0.05))) / n)
+    assert bound == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("certify", [certify_gibbs, certify_vote])
+def test_risks_of_another_network_are_refused(certify):
+    x = torch.randn(20, 4, generator=generator(0, "x"), dtype=torch.float64)
+    y = torch.ones(20)
+    tree, shared = (make(hidden=(3, 2), kind=kind) for kind in (PBGNet, ABNet))
+    shared.load_state_dict(tree.state_dict())
+    evidence = risks(tree, x, y)
+    certify(tree, evidence, Budget(), PROVENANCE)
+    with pytest.raises(ValueError, match="`risks` must be those of `network`"):
+        certify(shared, evidence, Budget(), PROVENANCE)
+    # A smaller KL alone is no other risk, and would be a better certificate.
+    tree.adopt_as_prior()
+    with pytest.raises(ValueError, match="`risks` must be those of `network`"):
+        certify(tree, evidence, Budget(), PROVENANCE)
+
+
+def test_risks_are_those_of_a_network_in_either_precision():
+    network = PBGNet(4, (3, 2), generator=generator(0, "prior"))
+    x = torch.randn(20, 4, generator=generator(0, "x"))
+    evidence = risks(network, x, torch.ones(20))
+    single = certify_gibbs(network, evidence, Budget(), PROVENANCE)
+    assert certify_gibbs(network.double(), evidence, Budget(), PROVENANCE) == single
 
 
 def test_the_holdout_bound_is_the_binomial_tail():
@@ -170,7 +241,8 @@ def test_the_promise_holds_for_posteriors_that_overfit_and_sees_a_missing_kl():
     # The same trials convict a certificate that counts the KL of the last layer only.
     for network, _ in trials:
         network.hidden[0].weight.adopt_as_prior()
-    bounds = [certify_gibbs(network, e, budget, PROVENANCE).bound for network, e in trials]
+    cheated = [(net, dataclasses.replace(e, network=fingerprint(net))) for net, e in trials]
+    bounds = [certify_gibbs(network, e, budget, PROVENANCE).bound for network, e in cheated]
     assert np.mean(np.array(bounds) < 0.5) > 0.3
 
 
@@ -209,6 +281,26 @@ def test_a_tampered_certificate_is_refused(field, value, tmp_path):
     path.write_text(json.dumps(record))
     with pytest.raises(ValueError, match=r"c\.json"):
         Certificate.load(path)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "certify", "predictor"),
+    [
+        ((3,), certify_gibbs, "vote"),
+        ((3,), certify_gibbs, "vote of trees"),
+        ((3,), certify_vote, "randomised network"),
+        ((3, 2), certify_gibbs, "vote of trees"),
+        ((3, 2), certify_vote, "randomised tree"),
+        ((3, 2), certify_vote, "tree"),
+    ],
+)
+def test_a_certificate_of_another_predictor_is_refused(hidden, certify, predictor):
+    network = make(hidden=hidden)
+    mine = dataclasses.replace(EXACT, network=fingerprint(network))
+    certificate = certify(network, mine, Budget(), PROVENANCE)
+    verify(certificate)
+    with pytest.raises(ValueError, match=f"`predictor` '{predictor}' does not go with"):
+        verify(dataclasses.replace(certificate, predictor=predictor))
 
 
 @pytest.mark.parametrize("change", [{"extra": 1}, {"n": None}])

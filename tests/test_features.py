@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pbnn import features
 from pbnn.features import RandomConvolution, deskew, draw_filters, random_convolution
 from pbnn.seeding import generator
 
@@ -78,10 +79,36 @@ def test_filters_have_zero_mean_and_unit_norm_and_come_from_the_generator_alone(
     assert not torch.equal(draw_filters(RandomConvolution(), generator(2, "w"))[0], weight)
 
 
-def test_the_batch_only_bounds_memory():
+def test_the_batch_only_bounds_memory(monkeypatch):
     images = torch.rand(7, 1, 8, 8, generator=generator(0, "x"))
-    whole = random_convolution(images, generator(0, "w"))
-    torch.testing.assert_close(random_convolution(images, generator(0, "w"), batch=3), whole)
+    whole = random_convolution(deskew(images), generator(0, "w"))
+    monkeypatch.setattr(features, "BATCH", 3)
+    torch.testing.assert_close(random_convolution(deskew(images), generator(0, "w")), whole)
+
+
+def test_scaling_gives_every_image_the_spread_asked_for():
+    """Ellipses of several sizes and slants come out with the same moments."""
+    rows, columns = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
+    images = []
+    for height, width, slant in ((4.0, 3.0, 0.0), (5.5, 3.0, 0.4), (4.0, 5.0, -0.3)):
+        down, along = rows - 13, columns - 14
+        along = along - slant * down
+        images.append(torch.exp(-(down / height).square() / 2 - (along / width).square() / 2))
+    found = deskew(torch.stack(images)[:, None], spread=(1 / 7, 1 / 9))[:, 0]
+    share = found / found.sum((1, 2), keepdim=True)
+    row, column = (share * rows).sum((1, 2)), (share * columns).sum((1, 2))
+    down, along = rows - row[:, None, None], columns - column[:, None, None]
+    for value, expected in (
+        ((share * down.square()).sum((1, 2)).sqrt(), 4.0),
+        ((share * along.square()).sum((1, 2)).sqrt(), 28 / 9),
+        ((share * down * along).sum((1, 2)), 0.0),
+    ):
+        torch.testing.assert_close(value, torch.full((3,), expected), atol=0.15, rtol=0)
+
+
+def test_a_spread_that_is_not_positive_is_refused():
+    with pytest.raises(ValueError, match=r"`spread` must hold two positive shares, got \(0, 1\)"):
+        deskew(torch.ones(1, 1, 4, 4), spread=(0, 1))
 
 
 @pytest.mark.parametrize("field", ["filters", "size", "pool"])

@@ -14,7 +14,6 @@ from pbnn.functional import (
     Moments,
     append_one,
     expect_over_signs,
-    gaussian_output,
     hard_sign,
     linear,
     sample_signs,
@@ -158,6 +157,18 @@ def test_the_expectation_over_signs_is_the_sum_over_all_patterns(width):
     torch.testing.assert_close(expect_over_signs(values, means), expected, atol=1e-14, rtol=0)
 
 
+@pytest.mark.parametrize("functions", [1, 2, 5])
+def test_several_functions_have_their_expectations_side_by_side(functions):
+    values = normal(functions, 2**4, of="values")
+    means = torch.tanh(normal(3, 4, of="means"))
+    means[0, 0] = 1
+    means[1, -1] = -1
+    expected = torch.stack([torch.stack([brute_force(v, m) for v in values]) for m in means])
+    found = expect_over_signs(values, means)
+    assert found.shape == (3, functions)
+    torch.testing.assert_close(found, expected, atol=1e-14, rtol=0)
+
+
 def test_the_expectation_of_one_sign_is_its_mean():
     patterns = sign_patterns(4, dtype=torch.float64, device="cpu")
     means = torch.tanh(normal(5, 4, of="means"))
@@ -165,20 +176,11 @@ def test_the_expectation_of_one_sign_is_its_mean():
         torch.testing.assert_close(expect_over_signs(patterns[:, unit], means), means[:, unit])
 
 
-def test_the_gradients_of_the_expectation_are_those_of_finite_differences():
-    values = normal(8, of="values").requires_grad_()
+@pytest.mark.parametrize("shape", [(8,), (1, 8), (3, 8)])
+def test_the_gradients_of_the_expectation_are_those_of_finite_differences(shape):
+    values = normal(*shape, of="values").requires_grad_()
     means = torch.tanh(normal(2, 3, of="means")).requires_grad_()
     assert torch.autograd.gradcheck(expect_over_signs, (values, means))
-
-
-def test_the_output_is_the_mean_sign_of_drawn_weights():
-    weight = torch.tensor([[1.0, -0.5, 2.0]], dtype=torch.float64)
-    signs = sign_patterns(3, dtype=torch.float64, device="cpu")
-    drawn = hard_sign((weight + normal(DRAWS, 3, of="output")) @ signs.T)
-    expected = gaussian_output(signs, weight)
-    error = ((1 - expected.square()) / DRAWS).sqrt()
-    assert ((drawn.mean(0) - expected).abs() <= 5 * error).all()
-    torch.testing.assert_close(expected, sign(linear(signs, weight)).mean.squeeze(-1))
 
 
 def test_a_constant_one_is_appended():

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 RANKS = [
     {"bounds", "files"},
     {"seeding"},
-    {"augmentation", "data", "features", "functional"},
+    {"augmentation", "data", "features", "functional", "quadrature"},
     {"posteriors"},
     {"layers"},
     {"networks"},
@@ -31,6 +31,7 @@ ONLY = {
     "functional": set(),
     "augmentation": set(),
     "features": set(),
+    "quadrature": set(),
     "sweep": {"files"},
     "ledger": {"files"},
     "environment": set(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -137,6 +138,78 @@ def test_a_restart_moves_the_posterior_and_keeps_the_prior():
     assert layer.weight.mean[:, -1].tolist() == [0, 0, 0]
     other = SignLinear(4, 3, bias=True, generator=generator(0, "restart"))
     assert torch.equal(layer.weight.mean, other.weight.prior_mean)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5])
+def test_a_scaled_prior_keeps_the_start_of_the_posterior(scale):
+    plain = SignLinear(4, 3, bias=True, generator=generator(0, "prior"))
+    scaled = SignLinear(4, 3, bias=True, scale=scale, generator=generator(0, "prior"))
+    assert torch.equal(scaled.weight.mean, plain.weight.mean)
+    assert torch.equal(scaled.weight.prior_mean, scale * plain.weight.prior_mean)
+    distance = (1 - scale) ** 2 * plain.weight.prior_mean.square().sum() / 2
+    assert scaled.kl().item() == pytest.approx(distance.item(), rel=1e-6)
+    assert scaled.kl() > 0
+
+
+@pytest.mark.parametrize("scale", [-1.0, math.inf, math.nan])
+def test_a_scale_that_is_none_is_refused(scale):
+    with pytest.raises(ValueError, match=r"`scale` must be .*, got"):
+        SignLinear(4, 3, scale=scale, generator=generator(0, "prior"))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("units", [1, 3])
+def test_expected_signs_are_the_sum_over_all_patterns(bias, units):
+    layer, means = moved_layer(5, units, bias=bias), torch.tanh(normal(6, 5, of="m"))
+    expected = torch.zeros(6, units, dtype=torch.float64)
+    for pattern in itertools.product((-1.0, 1.0), repeat=5):
+        s = torch.tensor(pattern, dtype=torch.float64)
+        last = with_one(s) if bias else s
+        right = Normal(0.0, 1.0).cdf(layer.weight.mean.detach() @ last / last.norm())
+        expected += ((1 + s * means) / 2).prod(1, keepdim=True) * (2 * right - 1)
+    torch.testing.assert_close(layer.expected_signs(means).detach(), expected, atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("width", [11, 12, 13])
+def test_enumeration_and_quadrature_agree_where_they_meet(width, bias, monkeypatch):
+    layer, means = moved_layer(width, 2, bias=bias), torch.tanh(normal(6, width, of="m"))
+    found = []
+    for limit in (width, width - 1):
+        monkeypatch.setattr("pbnn.layers.ENUMERATED_UP_TO", limit)
+        found.append(layer.expected_signs(means).detach())
+    assert not torch.equal(*found)
+    torch.testing.assert_close(*found, atol=1e-13, rtol=0)
+
+
+def test_sums_are_enumerated_up_to_twelve_signs(monkeypatch):
+    monkeypatch.setattr("pbnn.layers.expected_sign", lambda mean, weight: "quadrature")
+    for width, by_quadrature in ((11, False), (12, False), (13, True)):
+        found = moved_layer(width, 1, bias=True).expected_signs(torch.zeros(1, width).double())
+        assert (found == "quadrature") is by_quadrature
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_signs_that_are_known_leave_the_mean_over_drawn_weights(bias):
+    layer, draws = moved_layer(bias=bias), 200_000
+    signs = hard_sign(normal(5, 4, of="signs"))
+    expected = layer.given_signs(signs)
+    torch.testing.assert_close(expected, layer.activation(signs).mean)
+    inputs = with_one(signs) if bias else signs
+    noise = normal(draws, *layer.weight.mean.shape, of="weights")
+    drawn = hard_sign((layer.weight.mean + noise) @ inputs.T).mT
+    error = ((1 - expected.square()) / draws).sqrt()
+    assert ((drawn.mean(0) - expected).abs() <= 5 * error).all()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_units_with_signs_of_their_own_are_units_one_by_one(bias):
+    layer = moved_layer(bias=bias)
+    signs = hard_sign(normal(5, 2, 3, 4, of="signs"))
+    found = layer.given_own_signs(signs)
+    expected = [layer.given_signs(signs[:, :, unit])[:, :, unit] for unit in range(3)]
+    assert found.shape == (5, 2, 3)
+    torch.testing.assert_close(found, torch.stack(expected, dim=-1))
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -1,177 +1,37 @@
-"""The aggregate of a network against enumeration, characteristic functions and drawn networks.
-
-``pytest -s tests/test_networks.py -k width`` prints the measured error of the mean-field step.
-"""
+"""Networks as objects: sizes, seeds, state, configuration, KL, mode and fingerprint."""
 
 from __future__ import annotations
 
-import itertools
+import copy
 import json
-import math
 
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from pbnn.networks import EXACT_UP_TO, MLP, PBGNet
+from pbnn.networks import MLP, ABNet, PBGNet, fingerprint
 from pbnn.seeding import generator
-
-DRAWS = 100_000
 
 
 def normal(*shape, of, seed=0):
     return torch.randn(*shape, generator=generator(seed, of), dtype=torch.float64)
 
 
-def moved(in_features, width, *, bias=False, aggregate="auto", shift=0.0, seed=0):
-    """A network whose weights have means of about one, far from the prior."""
-    net = PBGNet(
-        in_features,
-        (width,),
+def moved(hidden=(3,), *, kind=PBGNet, bias=False, shift=0.0, seed=0):
+    """A network of four inputs whose weights have means of about one, far from the prior."""
+    net = kind(
+        4,
+        hidden,
         bias=bias,
-        aggregate=aggregate,
         shift=shift,
         generator=generator(seed, "prior"),
         dtype=torch.float64,
     )
     with torch.no_grad():
-        for layer, name in ((net.hidden[0], "hidden.0"), (net.output, "output")):
-            layer.weight.mean.copy_(normal(*layer.weight.mean.shape, of=name, seed=seed))
+        for place, layer in enumerate(net.layers()):
+            mean = layer.weight.mean
+            mean.copy_(normal(*mean.shape, of=f"layer {place}", seed=seed))
     return net
-
-
-def with_one(x, bias):
-    return torch.nn.functional.pad(x, (0, 1), value=1.0) if bias else x
-
-
-def enumerated(net, x):
-    """Sum over all patterns of the hidden layer, with probabilities of the normal law."""
-    bias = net.bias
-    x = with_one(x, bias)
-    w1, w2 = net.hidden[0].weight.mean.detach(), net.output.weight.mean.detach()[0]
-    up = Normal(0.0, 1.0).cdf(x @ w1.T / x.norm(dim=1, keepdim=True))
-    total = torch.zeros(len(x), dtype=torch.float64)
-    for pattern in itertools.product((-1.0, 1.0), repeat=net.widths[0]):
-        s = torch.tensor(pattern, dtype=torch.float64)
-        probability = torch.where(s > 0, up, 1 - up).prod(dim=1)
-        last = with_one(s, bias)
-        right = Normal(0.0, 1.0).cdf(w2 @ last / last.norm())
-        total += probability * (2 * right - 1)
-    return total
-
-
-def inverted(net, x):
-    r"""The aggregate by inverting a characteristic function, exact at any width (no bias).
-
-    Given the hidden signs the output is the sign of w·s + √d ξ with ξ standard normal, and
-    E sgn(X) = (2/π) ∫₀^∞ Im φ(t)/t dt with φ(t) = exp(−d t²/2) Π (cos w_i t + i m_i sin w_i t).
-    """
-    m = net.hidden_moments(x).mean.detach()
-    w = net.output.weight.mean.detach()[0]
-    step = 9 / math.sqrt(net.widths[0]) / 400
-    t = (torch.arange(400, dtype=torch.float64) + 0.5) * step
-    phase = w * t[:, None]
-    factors = torch.complex(torch.cos(phase).expand(len(x), -1, -1), m[:, None] * torch.sin(phase))
-    damping = torch.exp(-net.widths[0] * t.square() / 2)
-    return 2 / math.pi * step * (factors.prod(-1).imag * damping / t).sum(-1)
-
-
-def drawn_outputs(net, x, draws, seed=0):
-    """Outputs of networks whose weights are drawn, one network for each row; x is one point."""
-    w1 = net.hidden[0].weight.mean.detach() + normal(
-        draws, *net.hidden[0].weight.mean.shape, of="draw hidden", seed=seed
-    )
-    w2 = net.output.weight.mean.detach()[0] + normal(
-        draws, net.output.weight.mean.shape[1], of="draw output", seed=seed
-    )
-    hidden = torch.where(w1 @ with_one(x, net.bias) >= 0, 1.0, -1.0).double()
-    return torch.where((with_one(hidden, net.bias) * w2).sum(1) >= 0, 1.0, -1.0).double()
-
-
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("width", [1, 2, 3, 6])
-def test_the_exact_aggregate_is_the_sum_over_all_patterns(width, bias):
-    net, x = moved(4, width, bias=bias), normal(7, 4, of="x")
-    torch.testing.assert_close(net(x).detach(), enumerated(net, x), atol=1e-13, rtol=0)
-
-
-@pytest.mark.parametrize("width", [1, 4, EXACT_UP_TO])
-def test_the_exact_aggregate_is_the_inverse_of_its_characteristic_function(width):
-    net, x = moved(4, width), normal(7, 4, of="x")
-    torch.testing.assert_close(net(x).detach(), inverted(net, x), atol=1e-12, rtol=0)
-
-
-@pytest.mark.parametrize("bias", [False, True])
-def test_the_exact_aggregate_is_the_mean_of_drawn_networks(bias):
-    net = moved(5, 4, bias=bias)
-    for point in range(3):
-        x = normal(1, 5, of="x", seed=point)
-        expected = net(x).item()
-        outputs = drawn_outputs(net, x[0], DRAWS, seed=point)
-        error = math.sqrt((1 - expected**2) / DRAWS)
-        assert outputs.mean().item() == pytest.approx(expected, abs=5 * error)
-
-
-@pytest.mark.parametrize("bias", [False, True])
-def test_samples_have_the_exact_aggregate_as_mean(bias):
-    net = moved(5, 4, bias=bias)
-    x = normal(3, 5, of="x")
-    repeated, source = x.repeat(DRAWS, 1), generator(0, "sample")
-    expected = net(x).detach()
-    outputs = net.sample(repeated, source)
-    assert set(outputs.unique().tolist()) == {-1, 1}
-    error = ((1 - expected.square()) / DRAWS).sqrt()
-    assert ((outputs.reshape(DRAWS, 3).mean(0) - expected).abs() <= 5 * error).all()
-    means = net.sample_mean(net.hidden_moments(repeated).mean, source).detach().reshape(DRAWS, 3)
-    assert ((means.mean(0) - expected).abs() <= 5 * means.std(0) / math.sqrt(DRAWS)).all()
-    assert (means.var(0) < 1 - expected.square()).all()  # averaging the last layer helps
-
-
-def test_a_wide_sampled_network_has_the_inverted_characteristic_function_as_mean():
-    net, x = moved(5, 64), normal(20, 5, of="x")
-    means = net.hidden_moments(x).mean.detach()
-    source = generator(0, "wide")
-    total = torch.stack([net.sample_mean(means, source).detach() for _ in range(4_000)])
-    error = total.std(0) / math.sqrt(len(total))
-    assert ((total.mean(0) - inverted(net, x)).abs() <= 5 * error).all()
-
-
-def test_the_mean_field_error_shrinks_with_the_width():
-    widths, x = (1, 2, 4, 8, 12, 32, 128), normal(100, 5, of="x")
-    errors = []
-    for width in widths:
-        networks = max(8, 256 // width)  # narrow ones differ more from each other
-        nets = [moved(5, width, aggregate="mean_field", seed=seed) for seed in range(networks)]
-        gaps = torch.stack([(net(x) - inverted(net, x)).detach() for net in nets])
-        errors.append(gaps.square().mean().sqrt().item())
-    print("\nhidden units   root mean squared error of the mean-field aggregate")
-    for width, error in zip(widths, errors, strict=True):
-        print(f"{width:12d}   {error:.5f}")
-    assert all(wide < narrow for narrow, wide in itertools.pairwise(errors))
-    # The central limit theorem's error for symmetric noise falls like 1/width.
-    assert errors[-1] * widths[-1] < 2 * errors[2] * widths[2]
-
-
-def test_mean_field_is_the_formula_of_the_central_limit_theorem():
-    net, x = moved(5, 20), normal(6, 5, of="x")
-    m = torch.erf(x @ net.hidden[0].weight.mean.T / (math.sqrt(2) * x.norm(dim=1, keepdim=True)))
-    w = net.output.weight.mean[0]
-    expected = torch.erf(m @ w / (2 * (20 + (1 - m.square()) @ w.square())).sqrt())
-    torch.testing.assert_close(net(x), expected)
-
-
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("aggregate", ["exact", "mean_field"])
-def test_the_gradients_of_both_layers_are_those_of_finite_differences(aggregate, bias):
-    net = moved(3, 4, aggregate=aggregate, bias=bias)
-    x = normal(3, 3, of="x")
-    names = ("hidden.0.weight.mean", "output.weight.mean")
-    inputs = [net.get_parameter(name).detach().requires_grad_() for name in names]
-
-    def forward(*weights):
-        return torch.func.functional_call(net, dict(zip(names, weights, strict=True)), (x,))
-
-    assert torch.autograd.gradcheck(forward, inputs)
 
 
 def test_the_mode_is_the_sign_network_of_the_means():
@@ -184,58 +44,18 @@ def test_the_mode_is_the_sign_network_of_the_means():
     assert net.mode(x).tolist() == [1, -1, -1, -1, 1]
 
 
-@pytest.mark.parametrize("aggregate", ["exact", "mean_field"])
-def test_a_row_of_zeros_is_defined(aggregate):
-    net = moved(3, 4, aggregate=aggregate)
-    x = torch.zeros(1, 3, dtype=torch.float64)
-    w = net.output.weight.mean
-    # sgn(0) = +1 for every hidden unit, whatever the weights.
-    expected = math.erf(w.sum().item() / math.sqrt(2 * 4))
-    output = net(x)
-    assert output.item() == pytest.approx(expected)
-    output.sum().backward()
-    assert net.hidden[0].weight.mean.grad.tolist() == torch.zeros(4, 3).tolist()
-    assert net.output.weight.mean.grad.isfinite().all()
-    assert net.sample(x, generator(0, "s")).item() in (-1, 1)
+@pytest.mark.parametrize("kind", [PBGNet, ABNet])
+def test_the_mode_of_several_layers_is_the_sign_network_of_the_means(kind):
+    net, x = moved((5, 3, 2), kind=kind, bias=True, shift=0.5), normal(50, 4, of="x")
+    expected = x - 0.5
+    for layer in net.layers():
+        w = layer.weight.mean
+        expected = torch.where(expected @ w[:, :-1].T + w[:, -1] >= 0, 1.0, -1.0).double()
+    assert torch.equal(net.mode(x), expected[:, 0])
+    assert net.mode(x).unique().tolist() == [-1, 1]
 
 
-@pytest.mark.parametrize("aggregate", ["exact", "mean_field"])
-def test_the_scale_of_the_input_does_not_matter_without_bias_and_shift(aggregate):
-    net, x = moved(3, 4, aggregate=aggregate), normal(5, 3, of="x")
-    torch.testing.assert_close(net(1e-3 * x), net(x))
-    torch.testing.assert_close(net(1e4 * x), net(x))
-    biased = moved(3, 4, aggregate=aggregate, bias=True)
-    assert not torch.allclose(biased(2 * x), biased(x))
-
-
-def test_the_shift_is_subtracted_from_every_input():
-    shift = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
-    shifted, plain, x = moved(3, 4, shift=shift), moved(3, 4), normal(5, 3, of="x")
-    assert torch.equal(shifted(x), plain(x - shift))
-    assert torch.equal(moved(3, 4, shift=0.5)(x), plain(x - 0.5))
-    assert torch.equal(shifted.mode(x), plain.mode(x - shift))
-    assert torch.equal(
-        shifted.sample(x, generator(0, "s")), plain.sample(x - shift, generator(0, "s"))
-    )
-
-
-def test_images_are_flattened():
-    net, x = moved(6, 3), normal(5, 1, 2, 3, of="x")
-    assert torch.equal(net(x), net(x.reshape(5, 6)))
-
-
-def test_auto_is_exact_up_to_twelve_units():
-    x = normal(3, 4, of="x")
-    assert [moved(4, width).exact for width in (11, 12, 13)] == [True, True, False]
-    assert torch.equal(moved(4, 12)(x), moved(4, 12, aggregate="exact")(x))
-    assert torch.equal(moved(4, 13)(x), moved(4, 13, aggregate="mean_field")(x))
-    assert not torch.allclose(moved(4, 12)(x), moved(4, 12, aggregate="mean_field")(x))
-    torch.testing.assert_close(
-        moved(4, 13, aggregate="exact")(x).detach(), inverted(moved(4, 13), x)
-    )
-
-
-@pytest.mark.parametrize("network", [PBGNet, MLP])
+@pytest.mark.parametrize("network", [PBGNet, ABNet, MLP])
 @pytest.mark.parametrize(
     ("in_features", "hidden", "name"),
     [
@@ -245,15 +65,16 @@ def test_auto_is_exact_up_to_twelve_units():
         (3, (0,), "hidden"),
         (3, (-2,), "hidden"),
         (3, (2.5,), "hidden"),
-        (3, (4, 4), "hidden"),
+        (3, (4, 0), "hidden"),
+        (3, (4, 4, 2.5), "hidden"),
     ],
 )
 def test_sizes_that_are_no_network_are_refused(network, in_features, hidden, name):
-    with pytest.raises(ValueError, match=f"`{name}` must be .*, got"):
+    with pytest.raises(ValueError, match=f"`{name}` must (be|hold) .*, got"):
         network(in_features, hidden, generator=generator(0, "prior"))
 
 
-@pytest.mark.parametrize("network", [PBGNet, MLP])
+@pytest.mark.parametrize("network", [PBGNet, ABNet, MLP])
 def test_a_shift_of_another_size_is_refused(network):
     with pytest.raises(ValueError, match="`shift` must have 1 or 3 elements, got 5"):
         network(3, (2,), shift=torch.zeros(5), generator=generator(0, "prior"))
@@ -265,45 +86,69 @@ def test_an_unknown_aggregate_is_refused():
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_kl_is_the_sum_over_both_layers_of_torch(bias):
-    net = moved(4, 3, bias=bias)
+@pytest.mark.parametrize("hidden", [(), (3,), (3, 2), (2, 3, 2)])
+def test_the_kl_of_shared_weights_is_the_sum_over_all_layers_of_torch(hidden, bias):
+    net = moved(hidden, kind=ABNet, bias=bias)
     expected = sum(
         kl_divergence(Normal(layer.weight.mean, 1.0), Normal(layer.weight.prior_mean, 1.0)).sum()
         for layer in net.layers()
     )
+    assert expected > 0
     torch.testing.assert_close(net.kl(), expected)
     net.adopt_as_prior()
     assert net.kl() == 0
 
 
-def test_a_restart_moves_both_layers_and_keeps_the_prior():
-    net = moved(4, 3)
+@pytest.mark.parametrize("kind", [PBGNet, ABNet])
+def test_a_restart_moves_all_layers_and_keeps_the_prior(kind):
+    net = moved((3, 2), kind=kind)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     net.restart(generator(0, "restart"))
     changed = {
         name for name, value in net.state_dict().items() if not torch.equal(value, before[name])
     }
-    assert changed == {"hidden.0.weight.mean", "output.weight.mean"}
+    assert changed == {"hidden.0.weight.mean", "hidden.1.weight.mean", "output.weight.mean"}
     assert net.kl() > 0
 
 
-def test_the_state_holds_posterior_prior_and_shift():
-    net = moved(4, 3, shift=0.5)
+@pytest.mark.parametrize("kind", [PBGNet, ABNet])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_centred_prior_lets_the_posterior_start_apart(kind, bias):
+    options = {"bias": bias, "dtype": torch.float64}
+    plain = kind(4, (3, 2), generator=generator(0, "p"), **options)
+    assert plain.kl() == 0
+    net = kind(4, (3, 2), prior_scale=0.0, generator=generator(0, "p"), **options)
+    distances = []
+    for layer, other in zip(net.layers(), plain.layers(), strict=True):
+        assert not layer.weight.prior_mean.any()
+        assert torch.equal(layer.weight.mean, other.weight.mean)
+        assert len({tuple(row) for row in layer.weight.mean.tolist()}) == layer.out_features
+        distances.append(layer.weight.mean.square().sum().item() / 2)
+    copies = [2, 1, 1] if kind is PBGNet else [1, 1, 1]
+    expected = sum(c * d for c, d in zip(copies, distances, strict=True))
+    assert net.kl().item() == pytest.approx(expected)
+    net.restart(generator(1, "restart"))
+    assert not any(layer.weight.prior_mean.any() for layer in net.layers())
+    assert net.kl().item() != pytest.approx(expected)
+    half = kind(4, (3, 2), prior_scale=0.5, generator=generator(0, "p"), **options)
+    assert half.kl().item() == pytest.approx(expected / 4)
+
+
+@pytest.mark.parametrize("kind", [PBGNet, ABNet])
+def test_the_state_holds_posterior_prior_and_shift(kind):
+    net = moved((3, 2), kind=kind, shift=0.5)
     state = net.state_dict()
-    assert set(state) == {
-        "hidden.0.weight.mean",
-        "hidden.0.weight.prior_mean",
-        "output.weight.mean",
-        "output.weight.prior_mean",
-        "shift",
-    }
-    twin, x = moved(4, 3, seed=1), normal(5, 4, of="x")
+    layers = ("hidden.0", "hidden.1", "output")
+    names = {f"{layer}.weight.{part}" for layer in layers for part in ("mean", "prior_mean")}
+    assert set(state) == names | {"shift"}
+    twin, x = moved((3, 2), kind=kind, seed=1), normal(5, 4, of="x")
     twin.load_state_dict(state)
     assert torch.equal(twin(x), net(x))
     assert twin.kl() == net.kl()
+    assert fingerprint(twin) == fingerprint(net)
 
 
-@pytest.mark.parametrize("network", [PBGNet, MLP])
+@pytest.mark.parametrize("network", [PBGNet, ABNet, MLP])
 def test_the_seed_alone_decides_the_network(network):
     first, again, other = (network(4, (3,), generator=generator(seed, "p")) for seed in (0, 0, 1))
     for name, value in first.state_dict().items():
@@ -315,7 +160,8 @@ def test_the_seed_alone_decides_the_network(network):
     "net",
     [
         PBGNet(4, (3,), bias=True, aggregate="mean_field", generator=generator(0, "p")),
-        PBGNet(4, (13,), generator=generator(0, "p")),
+        PBGNet(4, (13, 2), generator=generator(0, "p")),
+        ABNet(4, (3, 13), bias=True, aggregate="exact", generator=generator(0, "p")),
         MLP(4, (3,), generator=generator(0, "p")),
     ],
 )
@@ -329,7 +175,7 @@ def test_the_configuration_rebuilds_the_network(net):
     assert torch.equal(twin(x), net(x))
 
 
-@pytest.mark.parametrize("network", [PBGNet, MLP])
+@pytest.mark.parametrize("network", [PBGNet, ABNet, MLP])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_everything_has_the_dtype_and_device_asked_for(network, dtype):
     options = {"generator": generator(0, "p"), "dtype": dtype, "shift": 0.5}
@@ -364,30 +210,54 @@ def test_the_baseline_is_the_tanh_network_of_torch():
     assert torch.equal(net.mode(x), torch.where(net(x) >= 0, 1.0, -1.0).double())
 
 
-def test_the_baseline_has_a_hidden_layer():
-    with pytest.raises(ValueError, match=r"`hidden` must be .*, got \(\)"):
-        MLP(3, (), generator=torch.Generator())
+@pytest.mark.parametrize("hidden", [(), (4, 4)])
+def test_the_baseline_has_one_hidden_layer(hidden):
+    with pytest.raises(ValueError, match=r"`hidden` must be the width of one .*, got \("):
+        MLP(3, hidden, generator=torch.Generator())
 
 
-def test_without_a_hidden_layer_it_is_one_gaussian_unit():
-    net = PBGNet(3, (), shift=0.5, generator=generator(0, "p"), dtype=torch.float64)
-    x = normal(7, 3, of="x")
-    w, z = net.output.weight.mean.detach()[0], x - 0.5
-    torch.testing.assert_close(net(x), torch.erf(z @ w / z.norm(dim=1) / math.sqrt(2)))
-    drawn = w + normal(DRAWS, 3, of="w")
-    signs = torch.where(drawn @ z.T >= 0, 1.0, -1.0).double()
-    error = signs.std(0) / math.sqrt(DRAWS)
-    assert ((signs.mean(0) - net(x)).abs() < 5 * error).all()
-    assert torch.equal(net.mode(x), torch.where(z @ w >= 0, 1.0, -1.0).double())
-    outputs = net.sample(x.repeat_interleave(DRAWS, 0), generator(0, "s")).reshape(7, DRAWS)
-    assert ((outputs.mean(1) - net(x)).abs() < 5 * error).all()
-
-
-def test_an_exact_sum_that_is_too_large_is_refused():
-    with pytest.raises(ValueError, match="`hidden` must be at most 20"):
-        PBGNet(3, (21,), aggregate="exact", generator=torch.Generator())
-
-
-def test_a_width_is_not_a_sequence_of_widths():
+@pytest.mark.parametrize("network", [PBGNet, ABNet, MLP])
+def test_a_width_is_not_a_sequence_of_widths(network):
     with pytest.raises(TypeError, match="`hidden` must be a sequence"):
-        PBGNet(3, 4, generator=torch.Generator())
+        network(3, 4, generator=torch.Generator())
+
+
+@pytest.mark.parametrize("kind", [PBGNet, ABNet])
+def test_the_fingerprint_changes_with_every_number_of_the_network(kind):
+    net = moved((3, 2), kind=kind, bias=True)
+    seen = {fingerprint(net)}
+    numbers = 0
+    for name, value in net.state_dict().items():
+        for place in range(value.numel()):
+            other = copy.deepcopy(net)
+            flat = other.state_dict()[name].flatten()
+            flat[place] = torch.nextafter(flat[place], torch.tensor(torch.inf).double())
+            other.state_dict()[name].copy_(flat.view_as(value))
+            seen.add(fingerprint(other))
+            numbers += 1
+    assert numbers == 2 * (15 + 8 + 3) + 4
+    assert len(seen) == 1 + numbers
+
+
+def test_the_fingerprint_changes_with_kind_and_sizes():
+    nets = [
+        moved((2, 2)),
+        moved((2, 2), kind=ABNet),
+        moved((2, 2), bias=True),
+        moved((2,)),
+        moved((2,), kind=ABNet),
+        moved(()),
+    ]
+    assert len({fingerprint(net) for net in nets}) == len(nets)
+
+
+def test_the_fingerprint_does_not_change_with_precision_place_and_training_surrogate():
+    net = PBGNet(4, (3, 2), shift=0.1, generator=generator(0, "p"))
+    assert net.output.weight.mean.dtype == torch.float32
+    before = fingerprint(net)
+    assert fingerprint(copy.deepcopy(net).double()) == before
+    assert fingerprint(net) == before
+    net.aggregate = "mean_field"
+    assert fingerprint(net) == before
+    net.requires_grad_(False).eval()
+    assert fingerprint(net) == before

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -193,6 +197,46 @@ def test_progress_names_the_running_cell(tmp_path, capsys):
     assert "3/3" in shown
 
 
+def test_files_of_a_run_are_written_beside_its_record(tmp_path):
+    files = {"safetensors": b"\x00weights", "txt": b""}
+    (record,) = run_cells(
+        cells(1), lambda c: measure(c) | {"files": files}, tmp_path, progress=False
+    )
+    assert set(record) == {"schema_version", "key", "config", "measures"}
+    found = {path.suffix[1:]: path.read_bytes() for path in tmp_path.glob(f"{record['key']}.*")}
+    assert {name: found[name] for name in files} == files
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "error"),
+    [
+        ({"a": b"", "../b": b""}, ValueError),
+        ({"a": b"", "": b""}, ValueError),
+        ({"a": b"", "tar.gz": b""}, ValueError),
+        ({"a": b"", "json": b""}, ValueError),
+        ({"a": b"", "b\n": b""}, ValueError),
+        ({"a": b"", "b": "text"}, TypeError),
+    ],
+)
+def test_bad_files_are_refused_before_any_is_written(tmp_path, files, error):
+    with pytest.raises(error, match="`files`"):
+        run_cells(cells(1), lambda c: {"files": files}, tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_record_is_written_after_its_files(tmp_path):
+    result = {"measures": {"n": float("nan")}, "files": {"bin": b"x"}}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run_cells(cells(1), lambda c: result, tmp_path, progress=False)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".bin"]
+
+
+def test_a_run_that_returns_no_mapping_is_refused(tmp_path):
+    with pytest.raises(TypeError, match=r"`run` must return a mapping, got a list"):
+        run_cells(cells(1), lambda c: [1], tmp_path, progress=False)
+
+
 @pytest.mark.parametrize("keys", [["0" * 15], ["../" + "0" * 13], ["A" * 16], ["0" * 16] * 2])
 def test_bad_keys_are_refused(tmp_path, keys):
     with pytest.raises(ValueError, match="`cells`"):
@@ -239,3 +283,280 @@ def test_a_sweep_is_light_to_import():
         [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def draw(config):
+    """A record that depends on a seeded generator only; its files say where it was made."""
+    import torch
+
+    generator = torch.Generator().manual_seed(config["seed"])
+    variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    where = [os.getpid(), torch.get_num_threads(), *(os.environ[name] for name in variables)]
+    numbers = torch.randn(20, generator=generator, dtype=torch.float64)
+    return {
+        "measures": {"mean": numbers.mean().item(), "last": numbers[-1].item()},
+        "curve": numbers.tolist(),
+        "files": {"txt": " ".join(map(str, where)).encode()},
+    }
+
+
+def here(function):
+    """The function itself instead of its name, since workers cannot import a test."""
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        return cloudpickle.loads(cloudpickle.dumps(function))
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def contents(folder, pattern="*.json"):
+    return {path.name: path.read_bytes() for path in folder.glob(pattern)}
+
+
+def test_records_are_the_same_however_many_processes_made_them(tmp_path, monkeypatch, capfd):
+    from distributed import Client
+
+    under_way, submit = [], Client.submit
+
+    def counted(client, *args, **kwargs):
+        under_way.append(len(under_way) + 1 - len(contents(tmp_path / "two")))
+        return submit(client, *args, **kwargs)
+
+    run_cells(cells(7), draw, tmp_path / "none", progress=False)
+    monkeypatch.setattr(Client, "submit", counted)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    variables, path = dict(os.environ), list(sys.path)
+    records = run_cells(cells(7), here(draw), tmp_path / "two", workers=2)
+    assert (dict(os.environ), sys.path) == (variables, path)
+    assert [record["config"]["seed"] for record in records] == list(range(7))
+    assert contents(tmp_path / "two") == contents(tmp_path / "none")
+    where = [path.read_text().split() for path in (tmp_path / "two").glob("*.txt")]
+    assert len(where) == 7
+    assert str(os.getpid()) not in {process for process, *_ in where}
+    assert {tuple(threads) for _, *threads in where} == {("1",) * 4}
+    assert len(under_way) == 7
+    assert max(under_way) <= 4
+    shown = capfd.readouterr().err
+    assert "7/7" in shown
+    assert "d/m/" in shown
+    assert all("/7" in line for line in shown.replace("\r", "\n").splitlines() if line)
+
+
+def test_a_killed_worker_costs_no_cell(tmp_path, capfd):
+    def run(config):
+        import os
+        import signal
+
+        if config["seed"] == 1:
+            try:
+                os.close(os.open(tmp_path / "killed", os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return {"measures": {"n": config["seed"]}}
+
+    records = run_cells(cells(4), run, tmp_path / "runs", workers=2, progress=False)
+    assert [record["measures"]["n"] for record in records] == list(range(4))
+    assert (tmp_path / "killed").exists()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_cell_that_fails_elsewhere_is_named_and_ends_the_study(tmp_path):
+    finished = [tmp_path / f"{cell.key}.json" for cell in cells(3)]
+
+    def run(config):
+        import time
+
+        (tmp_path / f"begun {config['seed']}").touch()
+        if config["seed"] == 1:
+            while not (finished[0].exists() and finished[2].exists()):
+                time.sleep(0.01)
+            raise FloatingPointError("no number")
+        time.sleep(0.1)
+        return {"measures": {"n": config["seed"]}}
+
+    with pytest.raises(FloatingPointError, match="no number") as caught:
+        run_cells(cells(40), run, tmp_path, workers=2, progress=False)
+    assert caught.value.__notes__ == [f"In cell d/m/1 ({cells(2)[1].key})."]
+    assert finished[0].exists()
+    assert finished[2].exists()
+    assert not finished[1].exists()
+    assert len(list(tmp_path.glob("begun *"))) < 20
+
+
+INTERRUPTED = """
+import sys, time
+from dataclasses import dataclass
+from pathlib import Path
+from pbnn.sweep import cell_key, run_cells
+
+folder = Path(sys.argv[1])
+
+@dataclass
+class Result:
+    n: int
+
+def run(config):
+    time.sleep(0.3)
+    return {"measures": vars(Result(config["seed"]))}
+
+if __name__ == "__main__":
+    configs = [{"dataset": "d", "method": "m", "seed": seed} for seed in range(500)]
+    try:
+        run_cells([(cell_key(c, {}), c) for c in configs], run, folder, progress=False, workers=2)
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def alive(group):
+    """Whether any process of the group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_an_interrupted_script_keeps_what_is_finished_and_leaves_no_process(tmp_path):
+    script, folder = tmp_path / "study.py", tmp_path / "runs"
+    script.write_text(INTERRUPTED)
+    study = subprocess.Popen(
+        [sys.executable, script, folder],
+        env=os.environ | {"PYTHONPATH": str(Path(pbnn.__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 30
+    try:
+        while len(contents(folder)) < 3:
+            assert time.monotonic() < deadline
+            assert study.poll() is None
+            time.sleep(0.01)
+        os.killpg(study.pid, signal.SIGINT)  # As a terminal does.
+        assert study.communicate(timeout=20) == ("interrupted\n", "")
+        assert study.returncode == 0
+        while time.monotonic() < deadline and alive(study.pid):
+            time.sleep(0.05)
+        assert not alive(study.pid)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(study.pid, signal.SIGKILL)
+        study.communicate()
+    kept = contents(folder)
+    assert 3 <= len(kept) < 100
+    assert len(sweep.missing(cells(500), folder)) == 500 - len(kept)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A cluster that is there before the study and after it."""
+    import dask
+    from distributed import LocalCluster
+
+    variables, state = dict(os.environ), random.getstate()
+    folder = tmp_path_factory.mktemp("cluster")
+    with (
+        dask.config.set(temporary_directory=str(folder)),
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+            silence_logs=logging.CRITICAL,
+        ) as running,
+    ):
+        yield running
+    os.environ.update(variables)
+    random.setstate(state)
+
+
+def test_a_study_runs_on_an_existing_cluster(tmp_path, cluster):
+    def run(config):
+        import random
+
+        number = random.Random(config["seed"]).random()
+        return {"measures": {"n": number}, "files": {"bin": str(number).encode()}}
+
+    file = tmp_path / "scheduler.json"
+    file.write_text(json.dumps({"address": cluster.scheduler_address}))
+    run_cells(cells(3), run, tmp_path / "none", progress=False)
+    for number, scheduler in enumerate([cluster.scheduler_address, file]):
+        folder = tmp_path / str(number)
+        run_cells(cells(3), run, folder, scheduler=scheduler, progress=False)
+        assert contents(folder, "*") == contents(tmp_path / "none", "*")
+        assert len(contents(folder, "*.bin")) == 3
+    assert not [name for name in cluster.scheduler.worker_plugins if name.startswith("pbnn")]
+    assert not cluster.scheduler.tasks
+
+
+def test_a_worker_with_another_version_is_refused(tmp_path, cluster, monkeypatch):
+    monkeypatch.setattr(pbnn, "__version__", "0.0.0")
+    with pytest.raises(RuntimeError, match=r"the study 0\.0\.0") as caught:
+        run_cells(
+            cells(1), lambda c: {}, tmp_path, scheduler=cluster.scheduler_address, progress=False
+        )
+    assert "d/m/0" in caught.value.__notes__[0]
+
+
+def test_what_is_finished_when_storing_fails_is_kept(tmp_path, cluster, monkeypatch):
+    store, stored = sweep.store, []
+
+    def fail_once(cell, result, folder):
+        stored.append(cell.key)
+        if len(stored) == 1:
+            deadline = time.monotonic() + 20
+            while len(list(tmp_path.glob("end *"))) < 3 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.5)
+            raise OSError("disk full")
+        return store(cell, result, folder)
+
+    def run(config):
+        (tmp_path / f"end {config['seed']}").touch()
+        return {"measures": {"n": config["seed"]}}
+
+    monkeypatch.setattr(sweep, "store", fail_once)
+    with pytest.raises(OSError, match="disk full") as caught:
+        run_cells(cells(3), run, tmp_path, scheduler=cluster.scheduler_address, progress=False)
+    assert "In cell d/m/" in caught.value.__notes__[0]
+    assert len(contents(tmp_path)) == 3
+
+
+def test_a_run_that_cannot_be_pickled_is_refused(tmp_path, cluster):
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match="`run` must be picklable by cloudpickle"):
+        run_cells(
+            cells(1),
+            lambda c: {"measures": {"n": lock}},
+            tmp_path,
+            scheduler=cluster.scheduler_address,
+            progress=False,
+        )
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ({"workers": 2, "scheduler": "tcp://127.0.0.1:1"}, "`workers` must be left out"),
+        ({"workers": 0}, "`workers` must be a positive integer, got 0"),
+        ({"workers": -1}, "`workers` must be a positive integer, got -1"),
+        ({"scheduler": "no-such-file"}, r"`scheduler` must be an address .* got 'no-such-file'"),
+    ],
+)
+def test_a_place_that_is_none_is_refused(tmp_path, place, says):
+    with pytest.raises(ValueError, match=says):
+        run_cells(cells(1), measure, tmp_path, progress=False, **place)
+
+
+def test_dask_is_needed_only_for_what_is_to_be_run_on_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    run_cells(cells(2), measure, tmp_path, progress=False)
+    run_cells(cells(2), refuse, tmp_path, progress=False, workers=2)
+    with pytest.raises(ImportError, match="need the package distributed: pip install"):
+        run_cells(cells(3), measure, tmp_path, progress=False, workers=2)

@@ -8,14 +8,17 @@ from pbnn.reporting.csvs import (
     write_timings_csv,
 )
 from pbnn.reporting.figures import bound_vs_error, learning_curves
+from pbnn.reporting.grids import bound_by_network, least
 from pbnn.reporting.tables import LABELS, MEASURES, table, write_table
 
 __all__ = [
     "LABELS",
     "MEASURES",
+    "bound_by_network",
     "bound_vs_error",
     "curves_from_csv",
     "learning_curves",
+    "least",
     "records_from_csv",
     "table",
     "write_curves_csv",

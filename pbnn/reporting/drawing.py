@@ -19,7 +19,7 @@ from pbnn.files import atomic
 
 STYLE = Path(__file__).parents[1] / "pbnn.mplstyle"
 NARROW, WIDE = 3.25, 6.75
-MARKERS = "osD^vPX*"
+MARKERS = "osD^vPX*<>h"
 GREY = "0.35"
 # Without dates and versions, the same figure is the same file.
 METADATA: Mapping[str, dict[str, Any]] = {

@@ -30,6 +30,7 @@ LABELS: Mapping[str, str] = MappingProxyType(
     {
         "dataset": "data set",
         "method": "method",
+        "hidden": "hidden",
         "seeds": "seeds",
         "n": "n",
         "kl": "KL",
@@ -40,6 +41,7 @@ LABELS: Mapping[str, str] = MappingProxyType(
         "bound_vote": "vote bound",
         "bound_holdout": "hold-out bound",
         "gap": "gap",
+        "vacuous": "vacuous",
     }
 )
 LATEX = str.maketrans(
@@ -61,6 +63,7 @@ def table(
     records: Iterable[Mapping[str, Any]],
     measures: Sequence[str] = MEASURES,
     *,
+    by: Sequence[str] = ("dataset", "method"),
     worst: Sequence[str] = ("bound_gibbs",),
     gap: tuple[str, str] | None = ("bound_gibbs", "gibbs_test"),
 ) -> pd.DataFrame:
@@ -76,6 +79,8 @@ def table(
         Each with ``config`` (``dataset``, ``method``, ``seed``) and ``measures``.
     measures : sequence of str
         The columns; ``n``, the number of certification examples, has no ``_std``.
+    by : sequence of str
+        The configuration's fields that tell the rows apart; one that is missing is empty.
     worst : sequence of str
         Measures that also get ``<measure>_max``, their largest over the seeds.
     gap : pair of str, optional
@@ -84,13 +89,13 @@ def table(
     Returns
     -------
     DataFrame
-        ``dataset, method, seeds`` (a count) and the measures. A measure that some seed of a row
+        `by`, ``seeds`` (a count) and the measures. A measure that some seed of a row
         lacks stays empty: a mean over the other seeds would not be comparable.
 
     Raises
     ------
     ValueError
-        If a record lacks its dataset or method, or two have the same dataset, method and seed.
+        If a record lacks its dataset or method, or two of a row have the same seed.
 
     Examples
     --------
@@ -105,10 +110,10 @@ def table(
     """
     columns = _columns(measures, worst, gap)
     rows = [
-        {"dataset": dataset, "method": method} | _row(group, measures, worst, gap)
-        for (dataset, method), group in _groups(records).items()
+        dict(zip(by, values, strict=True)) | _row(group, measures, worst, gap)
+        for values, group in _groups(records, by).items()
     ]
-    frame = pd.DataFrame(rows, columns=["dataset", "method", "seeds", *columns])
+    frame = pd.DataFrame(rows, columns=[*by, "seeds", *columns])
     for name in columns:
         values = frame[name].astype(float)
         whole = name == "n" and bool((values.dropna() % 1 == 0).all())
@@ -130,23 +135,23 @@ def _columns(
 
 
 def _groups(
-    records: Iterable[Mapping[str, Any]],
-) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
-    """Measures by dataset and method; a seed that occurs twice is refused."""
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    records: Iterable[Mapping[str, Any]], by: Sequence[str]
+) -> dict[tuple[str, ...], list[Mapping[str, Any]]]:
+    """Measures by the fields of a row; a seed that occurs twice is refused."""
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     seen = set()
     for record in records:
         config = record["config"]
         if not config.get("dataset") or not config.get("method"):
             raise ValueError(f"`records` must name a dataset and a method, got {dict(config)!r}.")
-        pair = (config["dataset"], config["method"])
-        if (*pair, config.get("seed")) in seen:
+        row = tuple(config.get(name) or "" for name in by)
+        if (row, config.get("seed")) in seen:
             raise ValueError(
                 "`records` must have distinct seeds for a dataset and method, "
-                f"got {pair} with seed {config.get('seed')!r} twice."
+                f"got {row} with seed {config.get('seed')!r} twice."
             )
-        seen.add((*pair, config.get("seed")))
-        groups.setdefault(pair, []).append(record["measures"])
+        seen.add((row, config.get("seed")))
+        groups.setdefault(row, []).append(record["measures"])
     return groups
 
 
