@@ -340,8 +340,11 @@ def least_loss_of_right_vote(network: SignNetwork) -> float:
 
     Wherever the vote is right the loss (1 − |F|)/2 is at least this, with t the largest argument of
     the output unit: ‖w‖₁/√d for d hidden signs (a bias joins the norm and the count), ‖w‖₂ for a
-    single unit on real inputs.
+    single unit on real inputs. Without a bias that unit has no loss at all where its input is zero,
+    since sgn 0 = +1 for every draw, so b = 0.
     """
+    if not network.widths and not network.bias:
+        return 0.0
     weight = network.output.weight.mean.detach().double()
     if network.widths:
         argument = float(weight.abs().sum()) / math.sqrt(2 * weight.shape[1])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pbnn.functional import SQRT_TWO_OVER_PI, hard_sign
 from pbnn.layers import ENUMERATED_UP_TO, SignLinear
-from pbnn.networks import MLP, SignNetwork, check_points, fingerprint
+from pbnn.networks import EXACT_UP_TO, MLP, SignNetwork, check_points, fingerprint
 from pbnn.quadrature import UNIT_ROUNDOFF, expected_sign_error, node_count
 
 CHUNK_NUMBERS = 250_000
@@ -199,10 +199,13 @@ def rounding_error(network: SignNetwork, n: int) -> float:
 
 def _error_of_sum(layer: SignLinear) -> float:
     """Error of one unit's mean by the sum over its random input signs."""
-    if layer.in_features > ENUMERATED_UP_TO:
-        # The constant that carries a bias is one more input of the unit.
-        return expected_sign_error(layer.weight.mean.detach())
-    return 2**layer.in_features * UNIT_ROUNDOFF
+    width = layer.in_features
+    # A chain enumerates the patterns of inner layers that a unit's mean would not be summed over.
+    enumerated = 2**width * UNIT_ROUNDOFF if width <= EXACT_UP_TO else 0.0
+    if width <= ENUMERATED_UP_TO:
+        return enumerated
+    # The constant that carries a bias is one more input of the unit.
+    return enumerated + expected_sign_error(layer.weight.mean.detach())
 
 
 def numbers_a_point(layer: SignLinear) -> int:

@@ -70,8 +70,8 @@ def binned(points: Points, cell: Mapping[str, Any]) -> Prepared:
     """Columns as 0/1 columns at quantiles, then centred and made more alike in their spread.
 
     Quantiles, means and deviations are those of the feature or prior split. A column is divided by
-    a power of its deviation, and all of them by one number, so that inputs have a mean square norm
-    of `NORM`² beside the constant 1 of the bias.
+    a power of its deviation, and all of them by one number, so that inputs have the root mean
+    square norm that the cell asks for beside the constant 1 of the bias.
     """
     sample = sample_of(points)
     points = points.map(lambda x: thermometer(x, sample, cell["levels"]))
@@ -80,13 +80,9 @@ def binned(points: Points, cell: Mapping[str, Any]) -> Prepared:
     kept = spread > 0
     scale = spread[kept] ** cell["power"]
     centred = (sample[:, kept] - sample[:, kept].mean(0)) / scale
-    factor = NORM / centred.square().sum(1).mean().sqrt() / scale
+    factor = cell["norm"] / centred.square().sum(1).mean().sqrt() / scale
     mean = sample[:, kept].mean(0)
     return points.map(lambda x: ((x[:, kept].double() - mean) * factor).to(x)), 0.0
-
-
-NORM = 2.0
-"""Root mean square norm of binned inputs."""
 
 
 def convolved(points: Points, cell: Mapping[str, Any]) -> Prepared:

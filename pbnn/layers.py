@@ -20,8 +20,8 @@ from pbnn.functional import (
 from pbnn.posteriors import GaussianPosterior
 from pbnn.quadrature import expected_sign
 
-ENUMERATED_UP_TO = 12
-"""Signs up to which a sum over their patterns is done term by term."""
+ENUMERATED_UP_TO = 8
+"""Signs up to which a unit's mean is summed over their patterns; for more, quadrature is faster."""
 
 
 def xavier_normal(
@@ -111,7 +111,7 @@ class SignLinear(nn.Module):
     def expected_signs(self, mean: Tensor) -> Tensor:
         """Exact mean of each unit's sign for independent random signs with these means.
 
-        Enumerated up to 12 inputs, by quadrature beyond; (n, in) to (n, out).
+        Enumerated up to 8 inputs, by quadrature beyond; (n, in) to (n, out).
         """
         if self.in_features > ENUMERATED_UP_TO:
             # The bias reads a sign that is +1 for sure.

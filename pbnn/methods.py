@@ -63,7 +63,10 @@ def run(
     torch.set_num_threads(cell["threads"])
     folder = None if data_dir is None else os.fspath(data_dir)
     task = _task(cell["dataset"], folder, offline)
-    points = points_of(task, splits_of(task, cell), device)
+    parts = splits_of(task, cell)
+    if parts.hashes(task) != cell["splits"]:
+        raise ValueError(f"`splits` must be those of the data, got others for {task.name}.")
+    points = points_of(task, parts, device)
     started = time.perf_counter()
     result = METHODS[cell["method"]](cell, points, name(cell) if progress else None)
     seconds = {"certificate": 0.0} | result.pop("seconds", {})
@@ -250,7 +253,7 @@ def _fixed_c(network: SignNetwork, n: int, delta: float, cell: Cell) -> Objectiv
 
 
 def _elbo(network: SignNetwork, n: int, delta: float, cell: Cell) -> Objective:
-    return VariationalObjective(network, n)
+    return VariationalObjective(network, n, cell["C"])
 
 
 def _risk(network: SignNetwork, n: int, delta: float, cell: Cell) -> Objective:

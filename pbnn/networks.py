@@ -20,7 +20,11 @@ from pbnn.functional import (
     sample_signs,
     sign_patterns,
 )
-from pbnn.layers import ENUMERATED_UP_TO, SignLinear, xavier_normal
+from pbnn.layers import SignLinear, xavier_normal
+
+EXACT_UP_TO = 12
+"""Units of a layer up to which training by the exact aggregate is the default, and up to which the
+patterns of an inner layer of a chain are enumerated."""
 
 AGGREGATES = ("auto", "exact", "mean_field")
 
@@ -81,7 +85,7 @@ class SignNetwork(nn.Module):
         self.widths = tuple(map(int, hidden))
         if aggregate == "exact" and not self.summable:
             raise ValueError(
-                f"`hidden` must have at most {ENUMERATED_UP_TO} units in each layer but the last "
+                f"`hidden` must have at most {EXACT_UP_TO} units in each layer but the last "
                 f"for the exact aggregate of {type(self).__name__}, got {self.widths}."
             )
         options: dict[str, Any] = {"bias": bias, "scale": prior_scale, "generator": generator}
@@ -114,7 +118,7 @@ class SignNetwork(nn.Module):
     def exact(self) -> bool:
         """Whether `forward` is the exact aggregate rather than the mean-field surrogate."""
         if self.aggregate == "auto":
-            return self.widest <= ENUMERATED_UP_TO
+            return self.widest <= EXACT_UP_TO
         return self.aggregate == "exact"
 
     @property
@@ -302,7 +306,7 @@ class ABNet(SignNetwork):
     @property
     def summable(self) -> bool:
         """Whether every hidden layer but the last is narrow enough to enumerate."""
-        return max(self.widths[:-1], default=0) <= ENUMERATED_UP_TO
+        return max(self.widths[:-1], default=0) <= EXACT_UP_TO
 
     def copies(self) -> list[int]:
         """One of each layer."""

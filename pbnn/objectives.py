@@ -164,9 +164,10 @@ class SelectedByBound(BoundObjective):
 class VariationalObjective(TwoClassObjective):
     r"""Tempered variational Bayes, :math:`\hat\ell + \mathrm{KL}/(C n)`: no bound.
 
-    With the log loss and C = 1 it is minus the evidence lower bound per point, for the likelihood
-    (1 + yF)/2 that a random network is right; with the linear loss it has the minima of Catoni's
-    bound at a fixed C.
+    With the linear loss it is, times C n and up to a constant, minus the evidence lower bound for
+    the likelihood :math:`p(y \mid x, w) \propto e^{-C [f_w(x) \ne y]}`, and has the minima of
+    Catoni's bound at the same fixed C. With the log loss −ln((1 + yF)/2) of the averaged prediction
+    the logarithm stands outside the mean over networks, and it is no evidence lower bound.
 
     Parameters
     ----------
@@ -185,7 +186,7 @@ class VariationalObjective(TwoClassObjective):
 
     network: SignNetwork
 
-    def __init__(self, network: SignNetwork, n: int, C: float = 1.0, loss: str = "log") -> None:
+    def __init__(self, network: SignNetwork, n: int, C: float = 1.0, loss: str = "linear") -> None:
         super().__init__()
         if not 0 < C < math.inf:
             raise ValueError(f"`C` must be positive and finite, got {C}.")

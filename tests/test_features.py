@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from pbnn import features
-from pbnn.features import RandomConvolution, deskew, draw_filters, random_convolution
+from pbnn.features import (
+    SCALE_LIMIT,
+    RandomConvolution,
+    deskew,
+    draw_filters,
+    random_convolution,
+)
 from pbnn.seeding import generator
 
 
@@ -29,15 +35,19 @@ def test_a_straight_image_in_the_middle_stays():
     torch.testing.assert_close(deskew(bar(0.0)), bar(0.0), atol=1e-4, rtol=0)
 
 
-def test_each_image_is_looked_at_alone():
+@pytest.mark.parametrize("spread", [None, (0.2, 0.15)])
+def test_each_image_is_looked_at_alone(spread):
     images = torch.cat([bar(0.5), bar(-0.3, row=10), bar(0.1, column=17)])
-    alone = torch.cat([deskew(image[None]) for image in images])
-    torch.testing.assert_close(deskew(images), alone)
+    alone = torch.cat([deskew(image[None], spread) for image in images])
+    torch.testing.assert_close(deskew(images, spread), alone)
 
 
-def test_a_blank_image_stays_blank():
-    blank = torch.zeros(1, 1, 28, 28)
-    assert torch.equal(deskew(blank), blank)
+@pytest.mark.parametrize("spread", [None, (0.2, 0.15)])
+def test_a_blank_image_stays_blank(spread):
+    images = torch.cat([torch.zeros(1, 1, 28, 28), bar(0.5)])
+    found = deskew(images, spread)
+    assert torch.equal(found[0], images[0])
+    assert found.isfinite().all()
 
 
 def test_no_images_give_no_features():
@@ -69,6 +79,24 @@ def test_the_features_are_the_pooled_shares_of_pixels_above_the_threshold():
     torch.testing.assert_close(found, expected.flatten(1))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_features_of_many_images_are_those_of_a_product_of_patches(layout):
+    shape = RandomConvolution(filters=7, size=5, pool=3)
+    images = torch.rand(103, 1, 12, 14, generator=generator(0, "x"), dtype=torch.float64).round()
+    before = images.clone()
+    weight, threshold = draw_filters(shape, generator(0, "w"))
+    patches = torch.nn.functional.unfold(images, 5, padding=2)  # (103, 25, 12 * 14)
+    above = (weight.flatten(1) @ patches > threshold[:, None]).double()
+    assert 0.05 < above.mean() < 0.95
+    # The last two of 14 columns fill no square.
+    squares = above.reshape(103, 7, 4, 3, 14)[..., :12].reshape(103, 7, 4, 3, 4, 3)
+    expected = squares.mean((3, 5)).flatten(1)
+    found = random_convolution(images.to(memory_format=layout), generator(0, "w"), shape)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    assert found.is_contiguous()
+    assert torch.equal(images, before)
+
+
 def test_filters_have_zero_mean_and_unit_norm_and_come_from_the_generator_alone():
     weight, threshold = draw_filters(RandomConvolution(), generator(1, "w"))
     flat = weight.flatten(1)
@@ -86,24 +114,51 @@ def test_the_batch_only_bounds_memory(monkeypatch):
     torch.testing.assert_close(random_convolution(deskew(images), generator(0, "w")), whole)
 
 
-def test_scaling_gives_every_image_the_spread_asked_for():
-    """Ellipses of several sizes and slants come out with the same moments."""
-    rows, columns = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
-    images = []
-    for height, width, slant in ((4.0, 3.0, 0.0), (5.5, 3.0, 0.4), (4.0, 5.0, -0.3)):
-        down, along = rows - 13, columns - 14
-        along = along - slant * down
-        images.append(torch.exp(-(down / height).square() / 2 - (along / width).square() / 2))
-    found = deskew(torch.stack(images)[:, None], spread=(1 / 7, 1 / 9))[:, 0]
-    share = found / found.sum((1, 2), keepdim=True)
+def ellipse(height, width, slant=0.0, *, size=(28, 28), centre=(13.0, 14.0)):
+    """An image (1, h, w) of a Gaussian with these deviations, sheared."""
+    rows, columns = torch.arange(float(size[0]))[:, None], torch.arange(float(size[1]))
+    down, along = rows - centre[0], columns - centre[1]
+    along = along - slant * down
+    return torch.exp(-(down / height).square() / 2 - (along / width).square() / 2)[None]
+
+
+def moments(images):
+    """Centre, deviations and covariance of the mass of each image, in pixels."""
+    share = images[:, 0] / images[:, 0].sum((1, 2), keepdim=True)
+    rows = torch.arange(float(images.shape[2]))[:, None]
+    columns = torch.arange(float(images.shape[3]))
     row, column = (share * rows).sum((1, 2)), (share * columns).sum((1, 2))
     down, along = rows - row[:, None, None], columns - column[:, None, None]
-    for value, expected in (
-        ((share * down.square()).sum((1, 2)).sqrt(), 4.0),
-        ((share * along.square()).sum((1, 2)).sqrt(), 28 / 9),
-        ((share * down * along).sum((1, 2)), 0.0),
-    ):
-        torch.testing.assert_close(value, torch.full((3,), expected), atol=0.15, rtol=0)
+    deviations = [(share * part.square()).sum((1, 2)).sqrt() for part in (down, along)]
+    return row, column, *deviations, (share * down * along).sum((1, 2))
+
+
+@pytest.mark.parametrize("size", [(28, 28), (24, 36)])
+def test_scaling_gives_every_image_the_spread_asked_for(size):
+    """Ellipses of several sizes, slants and places come out with the same moments."""
+    shapes = [(4.0, 3.0, 0.0), (5.0, 3.0, 0.4), (3.0, 4.5, -0.3)]
+    images = [ellipse(*shape, size=size, centre=(11, 15)) for shape in shapes]
+    found = moments(deskew(torch.stack(images), spread=(4 / size[0], 3 / size[1])))
+    expected = ((size[0] - 1) / 2, (size[1] - 1) / 2, 4.0, 3.0, 0.0)
+    for values, value in zip(found, expected, strict=True):
+        torch.testing.assert_close(values, torch.full((3,), value), atol=0.15, rtol=0)
+
+
+def test_without_a_spread_size_stays():
+    images = torch.stack([ellipse(4.0, 3.0, 0.4), ellipse(3.0, 2.0, -0.2)])
+    _, _, height, width, covariance = moments(deskew(images))
+    for values, expected in ((height, [4.0, 3.0]), (width, [3.0, 2.0]), (covariance, [0.0, 0.0])):
+        torch.testing.assert_close(values, torch.tensor(expected), atol=0.15, rtol=0)
+
+
+def test_no_image_is_scaled_by_more_than_the_limit():
+    small, large = ellipse(2.0, 1.6), ellipse(4.0, 4.0)
+    _, _, height, width, _ = moments(deskew(small[None], spread=(8 / 28, 3.2 / 28)))
+    assert height.item() == pytest.approx(2 * SCALE_LIMIT, abs=0.15)
+    assert width.item() == pytest.approx(3.2, abs=0.15)
+    _, _, height, width, _ = moments(deskew(large[None], spread=(3 / 28, 0.5 / 28)))
+    assert height.item() == pytest.approx(3, abs=0.15)
+    assert width.item() == pytest.approx(4 / SCALE_LIMIT, abs=0.15)
 
 
 def test_a_spread_that_is_not_positive_is_refused():

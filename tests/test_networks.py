@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 
 import pytest
 import torch
@@ -132,6 +133,39 @@ def test_a_centred_prior_lets_the_posterior_start_apart(kind, bias):
     assert net.kl().item() != pytest.approx(expected)
     half = kind(4, (3, 2), prior_scale=0.5, generator=generator(0, "p"), **options)
     assert half.kl().item() == pytest.approx(expected / 4)
+
+
+@pytest.mark.parametrize("kind", [PBGNet, ABNet])
+@pytest.mark.parametrize("hidden", [(), (3,), (3, 2)])
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
+def test_the_bias_of_the_prior_is_that_of_the_output_in_prior_and_start(kind, hidden, scale):
+    options = {"bias": True, "prior_scale": scale, "dtype": torch.float64}
+    plain = kind(4, hidden, generator=generator(0, "p"), **options)
+    net = kind(4, hidden, prior_bias=-3.0, generator=generator(0, "p"), **options)
+    before, after = plain.state_dict(), net.state_dict()
+    for name in ("output.weight.mean", "output.weight.prior_mean"):
+        assert before[name][:, -1].tolist() == [0]
+        # Not scaled as the other means are.
+        assert after[name][:, -1].tolist() == [-3]
+        after[name][:, -1] = 0
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert net.kl().item() == pytest.approx(plain.kl().item())
+    assert net.config == plain.config
+
+
+def test_the_bias_of_the_prior_is_how_the_labels_lean():
+    net = PBGNet(4, (), bias=True, prior_scale=0.0, prior_bias=-3.0, generator=generator(0, "p"))
+    net.load_state_dict(net.state_dict() | {"output.weight.mean": net.output.weight.prior_mean})
+    x = torch.zeros(1, 4)
+    assert net(x).item() == pytest.approx(math.erf(-3 / math.sqrt(2)))
+    assert net.mode(x).tolist() == [-1]
+    assert net.kl() == 0
+
+
+@pytest.mark.parametrize("kind", [PBGNet, ABNet])
+def test_the_bias_of_the_prior_is_refused_without_a_bias(kind):
+    with pytest.raises(ValueError, match=r"`prior_bias` must be 0 without a bias, got -3\.0"):
+        kind(4, (3,), prior_bias=-3.0, generator=torch.Generator())
 
 
 @pytest.mark.parametrize("kind", [PBGNet, ABNet])

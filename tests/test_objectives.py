@@ -9,21 +9,27 @@ import pytest
 import torch
 
 from pbnn.bounds import catoni, catoni_optimal_c, maurer
-from pbnn.networks import MLP, PBGNet
-from pbnn.objectives import BoundObjective, RiskObjective, linear_loss, log_loss
+from pbnn.networks import PBGNet
+from pbnn.objectives import (
+    BoundObjective,
+    VariationalObjective,
+    linear_loss,
+    log_loss,
+)
 from pbnn.seeding import generator
 
 N, DELTA = 500, 0.04
 
 
-def problem():
+def problem(c=None):
+    """The bound of a network whose posterior lies apart from its prior, and points."""
     x = torch.randn(40, 3, generator=generator(0, "x"), dtype=torch.float64)
     y = torch.where(x[:, 0] + 0.3 * x[:, 1] >= 0, 1.0, -1.0).double()
     net = PBGNet(3, (4,), generator=generator(0, "prior"), dtype=torch.float64)
     with torch.no_grad():
         net.hidden[0].weight.mean.add_(net.hidden[0].weight.mean)
         net.output.weight.mean.add_(1)
-    return BoundObjective(net, N, DELTA), x, y
+    return BoundObjective(net, N, DELTA, c), x, y
 
 
 def set_c(objective, c):
@@ -125,22 +131,68 @@ def test_the_minimum_over_c_is_the_bound_of_the_curve():
     assert row["C"] == pytest.approx(10)
 
 
-@pytest.mark.parametrize("c", [0.2, 2.0])
-def test_with_c_fixed_the_gradient_is_that_of_tempered_variational_bayes(c):
+def test_the_learned_c_goes_to_the_optimum():
     objective, x, y = problem()
-    set_c(objective, c)
+    optimiser = torch.optim.LBFGS([objective.log_c], line_search_fn="strong_wolfe", max_iter=100)
+
+    def loss():
+        optimiser.zero_grad()
+        bound, _ = objective(x, y)
+        bound.backward()
+        return bound
+
+    optimiser.step(loss)
+    best = catoni_optimal_c(*risk_and_kl(objective, x, y), N, delta=DELTA)
+    assert abs(math.log(best)) > 0.1  # where it started
+    assert objective.log_c.exp().item() == pytest.approx(best, rel=1e-4)
+
+
+@pytest.mark.parametrize("c", [0.2, 2.0])
+@pytest.mark.parametrize("weight", [0.3, 1.0])
+def test_with_c_fixed_the_gradient_is_that_of_tempered_variational_bayes(c, weight):
+    objective, x, y = problem(c)
+    bayes = VariationalObjective(objective.network, N, c, "linear")
     weights = list(objective.network.parameters())
-    bound, _ = objective(x, y)
-    of_bound = torch.autograd.grad(bound, weights)
+
+    def gradient(value):
+        return torch.cat([part.flatten() for part in torch.autograd.grad(value, weights)])
+
+    of_bound = gradient(objective(x, y, weight)[0])
+    of_bayes = gradient(bayes(x, y, weight)[0])
     risk = linear_loss(objective.network(x), y).mean()
-    of_bayes = torch.autograd.grad(c * N * risk + objective.network.kl(), weights)
+    of_both = gradient(c * N * risk + weight * objective.network.kl())
+    for other in (of_bayes, of_both):
+        assert torch.cosine_similarity(of_bound, other, dim=0) > 1 - 1e-10
     # d(bound)/d(C n risk + KL) is one positive number for all weights.
-    factor = (1 - by_hand(*risk_and_kl(objective, x, y), c) * (1 - math.exp(-c))) / (
-        N * (1 - math.exp(-c))
-    )
+    risk, kl = risk_and_kl(objective, x, y)
+    share = 1 - math.exp(-c)
+    factor = (1 - by_hand(risk, weight * kl, c) * share) / (N * share)
     assert factor > 0
-    for one, other in zip(of_bound, of_bayes, strict=True):
-        torch.testing.assert_close(one, factor * other, rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(of_bound, factor * of_both, rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(of_bayes, of_both / (c * N), rtol=1e-10, atol=1e-14)
+
+
+def test_a_fixed_c_is_no_parameter_and_stays():
+    objective, x, y = problem(3.0)
+    learned, _, _ = problem()
+    names = {name for name, _ in learned.named_parameters()}
+    assert {name for name, _ in objective.named_parameters()} == names - {"log_c"}
+    assert set(objective.state_dict()) == set(learned.state_dict())
+    optimiser = torch.optim.SGD(objective.parameters(), lr=1.0)
+    before, _ = objective(x, y)
+    before.backward()
+    optimiser.step()
+    after, risk = objective(x, y)
+    assert after < before
+    assert objective.value(risk.item())["C"] == pytest.approx(3, rel=1e-14)
+    kl = objective.network.kl().item()
+    assert after.item() == pytest.approx(by_hand(risk.item(), kl, 3.0), rel=1e-12)
+    # What is selected on is a certificate's bound, with the best C.
+    assert objective.value(risk.item())["objective"] == maurer_of(risk.item(), kl)
+
+
+def maurer_of(risk, kl):
+    return pytest.approx(maurer(risk, kl, N, delta=DELTA), rel=1e-12)
 
 
 def test_the_gradient_of_the_objective_is_that_of_finite_differences():
@@ -169,24 +221,3 @@ def test_a_diverged_training_has_no_bound():
     with torch.no_grad():
         objective.network.output.weight.mean.fill_(math.inf)
     assert math.isnan(objective.value(0.5)["objective"])
-
-
-@pytest.mark.parametrize(("name", "loss"), [("linear", linear_loss), ("log", log_loss)])
-@pytest.mark.parametrize("network", [PBGNet, MLP])
-def test_the_risk_objective_is_the_mean_loss_without_prior(network, name, loss):
-    _, x, y = problem()
-    net = network(3, (4,), generator=generator(0, "net"), dtype=torch.float64)
-    objective = RiskObjective(net, name)
-    value, risk = objective(x, y)
-    assert value.item() == pytest.approx(loss(net(x), y).mean().item())
-    assert risk.item() == pytest.approx(linear_loss(net(x), y).mean().item())
-    assert value.requires_grad
-    assert not risk.requires_grad
-    assert objective(x, y, 0.0)[0] == value
-    assert objective.value(0.25) == {"objective": 0.25, "risk": 0.25}
-
-
-def test_an_unknown_loss_is_refused():
-    net = MLP(3, (4,), generator=generator(0, "net"))
-    with pytest.raises(ValueError, match=r"`loss` must be one of \['linear', 'log'\], got 'hinge'"):
-        RiskObjective(net, "hinge")

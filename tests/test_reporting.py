@@ -40,7 +40,13 @@ FIELDS = st.dictionaries(NAMES, VALUES, max_size=4)
 def record(dataset="d", method="m", seed=0, **measures):
     return {
         "key": f"{dataset}-{method}-{seed}",
-        "config": {"dataset": dataset, "method": method, "seed": seed, "width": 8, "warm": True},
+        "config": {
+            "dataset": dataset,
+            "method": method,
+            "seed": seed,
+            "hidden": "10",
+            "warm": True,
+        },
         "measures": measures,
     }
 
@@ -281,6 +287,9 @@ reporting.bound_vs_error(reporting.table(records), sys.argv[1] + "/again/bounds"
 reporting.learning_curves(
     reporting.curves_from_csv(sys.argv[1] + "/curves.csv"), sys.argv[1] + "/again/curves"
 )
+reporting.bound_by_network(
+    reporting.table(records, by=("dataset", "method", "hidden")), sys.argv[1] + "/again/grid"
+)
 assert "matplotlib.pyplot" not in sys.modules
 """
 
@@ -290,8 +299,10 @@ def test_figures_are_the_same_bytes_in_another_process_with_other_settings(tmp_p
     before = dict(mpl.rcParams)
     paths = reporting.bound_vs_error(reporting.table(records), tmp_path / "once" / "bounds")
     paths += reporting.learning_curves(records, tmp_path / "once" / "curves")
+    grid = reporting.table(records, by=("dataset", "method", "hidden"))
+    paths += reporting.bound_by_network(grid, tmp_path / "once" / "grid")
     assert dict(mpl.rcParams) == before
-    assert [path.suffix for path in paths] == [".pdf", ".svg", ".png"] * 2
+    assert [path.suffix for path in paths] == [".pdf", ".svg", ".png"] * 3
     reporting.write_records_csv(records, tmp_path / "records.csv")
     reporting.write_curves_csv(records, tmp_path / "curves.csv")
     environment = os.environ | {
@@ -299,7 +310,7 @@ def test_figures_are_the_same_bytes_in_another_process_with_other_settings(tmp_p
     }  # fmt: skip
     subprocess.run([sys.executable, "-c", REDRAW, str(tmp_path)], env=environment, check=True)
     assert digests(paths) == digests(tmp_path / "again" / path.name for path in paths)
-    assert len(list((tmp_path / "once").iterdir())) == 6
+    assert len(list((tmp_path / "once").iterdir())) == 9
 
 
 def drawn(monkeypatch, draw, *arguments, **options):
