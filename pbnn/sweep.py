@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# dask makes glibc give memory back at once; training asks for the same blocks again at every step,
+# and would spend most of its time on that.
+KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
+
 Run = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -304,7 +309,11 @@ def _connected(workers: int, scheduler: str | os.PathLike[str] | None) -> Iterat
         stack.enter_context(_process_left_as_it_was())
         if scheduler is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-            with _interrupted_afterwards(), dask.config.set(temporary_directory=folder):
+            settings = {
+                "temporary_directory": folder,
+                "distributed.nanny.pre-spawn-environ": dict.fromkeys(THREADS, "1") | KEEP_MEMORY,
+            }
+            with _interrupted_afterwards(), dask.config.set(settings):
                 local = LocalCluster(
                     n_workers=workers,
                     threads_per_worker=1,
@@ -326,8 +335,7 @@ def _connected(workers: int, scheduler: str | os.PathLike[str] | None) -> Iterat
 def _process_left_as_it_was() -> Iterator[None]:
     """One thread for the numerics of processes started meanwhile, and no traces of dask in ours."""
     variables, state = dict(os.environ), random.getstate()
-    one = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    os.environ.update(dict.fromkeys(one, "1"))
+    os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
         yield
     finally:

@@ -123,32 +123,67 @@ def chance_of_being_right(net, x, y):
 
 
 @pytest.mark.parametrize("c", [1.0, 0.25])
-def test_variational_bayes_is_the_log_probability_of_right_answers_and_the_kl(c):
-    _, x, y = problem()
-    objective, _, _ = problem(VariationalObjective, len(x), C=c)
+@pytest.mark.parametrize("loss", ["linear", "log"])
+def test_variational_bayes_is_the_loss_of_the_chance_of_being_right_and_the_kl(c, loss):
+    objective, x, y = problem(VariationalObjective, 40, C=c, loss=loss)
     net = objective.network
-    logs = sum(math.log(p) for p in chance_of_being_right(net, x, y))
+    right = chance_of_being_right(net, x, y)
+    expected = sum(1 - p if loss == "linear" else -math.log(p) for p in right) / len(x)
     pairs = [(layer.weight.mean, layer.weight.prior_mean) for layer in net.layers()]
     kl = sum(kl_divergence(Normal(q, 1.0), Normal(p, 1.0)).sum().item() for q, p in pairs)
     assert kl > 1
     value, risk = objective(x, y)
-    assert value.item() == pytest.approx((kl / c - logs) / len(x), rel=1e-12)
-    assert risk.item() == pytest.approx(-logs / len(x), rel=1e-12)
+    assert value.item() == pytest.approx(expected + kl / c / len(x), rel=1e-12)
+    assert risk.item() == pytest.approx(expected, rel=1e-12)
     assert not risk.requires_grad
     half, _ = objective(x, y, 0.5)
-    assert half.item() == pytest.approx((kl / c / 2 - logs) / len(x), rel=1e-12)
+    assert half.item() == pytest.approx(expected + kl / c / 2 / len(x), rel=1e-12)
     row = objective.value(risk.item())
     assert set(row) == {"objective", "risk", "kl"}
     assert row["objective"] == pytest.approx(value.item(), rel=1e-12)
     assert row["kl"] == pytest.approx(kl, rel=1e-12)
 
 
-def test_with_the_linear_loss_variational_bayes_reports_the_gibbs_risk():
-    objective, x, y = problem(VariationalObjective, N, loss="linear")
-    risk, kl = risk_and_kl(objective, x, y)
-    value, gibbs = objective(x, y)
-    assert gibbs.item() == risk
-    assert value.item() == pytest.approx(risk + kl / N, rel=1e-12)
+def test_the_linear_loss_is_the_default_of_variational_bayes():
+    (default, x, y), (linear, _, _) = (
+        problem(VariationalObjective, N, **options) for options in ({}, {"loss": "linear"})
+    )
+    assert default(x, y)[0] == linear(x, y)[0]
+    assert default.C == 1
+
+
+def unit(mean):
+    """One Gaussian weight read by its sign, from a centred prior."""
+    net = PBGNet(1, (), prior_scale=0.0, generator=generator(0, "net"), dtype=torch.float64)
+    with torch.no_grad():
+        net.output.weight.mean.fill_(mean)
+    return net
+
+
+@pytest.mark.parametrize("c", [0.1, 1.0, 3.0])
+@pytest.mark.parametrize("right", [0, 2, 5])
+def test_with_the_linear_loss_it_is_an_evidence_lower_bound(c, right):
+    n = 5
+    x = torch.ones(n, 1, dtype=torch.float64)
+    y = torch.tensor([1.0] * right + [-1.0] * (n - right), dtype=torch.float64)
+    # A positive weight has so many points right, a negative one the others.
+    norm = math.log(1 + math.exp(-c))
+    likelihoods = [math.exp(-c * wrong - n * norm) for wrong in (n - right, right)]
+    evidence = math.log(sum(likelihoods) / 2)
+    for mean in torch.linspace(-3, 3, 25).tolist():
+        value, _ = VariationalObjective(unit(mean), n, c)(x, y)
+        bound = -c * n * value.item() - n * norm
+        positive = Normal(0.0, 1.0).cdf(torch.tensor(mean, dtype=torch.float64)).item()
+        logs = [math.log(likelihood) for likelihood in likelihoods]
+        exact = positive * logs[0] + (1 - positive) * logs[1] - mean**2 / 2
+        assert bound == pytest.approx(exact, rel=1e-10)
+        assert bound <= evidence + 1e-12
+
+
+def test_with_the_log_loss_it_is_none():
+    one = torch.ones(1, 1, dtype=torch.float64)
+    value, _ = VariationalObjective(unit(0.5), 1, loss="log")(one, one[:, 0])
+    assert -value.item() > math.log(1 / 2) + 0.1  # the evidence of one label
 
 
 @pytest.mark.parametrize("c", [0.0, -1.0, math.inf, math.nan])

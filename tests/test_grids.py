@@ -1,4 +1,4 @@
-"""The grid of a study: rows told apart by any field, the least of each method, the picture of it."""
+"""The grid of a study: rows by any field, the least of each method, the picture of all."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from pbnn.features import (
     random_convolution,
     thermometer,
 )
-from pbnn.inputs import CANONICAL, INPUTS, NORM, Points, sample_of
+from pbnn.inputs import CANONICAL, INPUTS, Points, sample_of
 from pbnn.seeding import generator
 
 SPLITS = tuple(field.name for field in dataclasses.fields(Points))
@@ -39,7 +39,7 @@ CELLS = {
     "plain, as it is": ("plain", {"centring": "none"}),
     "halved": ("halved", {"centring": "pixel"}),
     "standardised": ("standardised", {}),
-    "binned": ("binned", {"levels": 3, "power": 0.5}),
+    "binned": ("binned", {"levels": 3, "power": 0.5, "norm": 2.0}),
     "convolved": ("convolved", CONVOLVED),
     "kernel": ("convolved", CONVOLVED | {"kernel": 0.5}),
     "kernel, as it is": ("convolved", CONVOLVED | {"kernel": 1.0, "centring": "none"}),
@@ -207,14 +207,14 @@ def test_standardised_columns_are_those_of_scikit_learn():
         np.testing.assert_allclose(getattr(found, split)[0].numpy(), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
-def test_binned_columns_are_centred_and_have_the_norm_asked_for(power):
+@pytest.mark.parametrize(("power", "norm"), [(0.0, 1.0), (0.5, 2.0), (0.5, 3.0), (1.0, 2.0)])
+def test_binned_columns_are_centred_and_have_the_norm_asked_for(power, norm):
     given = points("binned")
     columns = thermometer(given.feature[0], given.feature[0], 3).double()
-    found, shift = INPUTS["binned"](given, {"levels": 3, "power": power})
+    found, shift = INPUTS["binned"](given, {"levels": 3, "power": power, "norm": norm})
     x = found.feature[0].double()
     assert shift == 0
-    assert x.square().sum(1).mean().sqrt().item() == pytest.approx(NORM, rel=1e-6)
+    assert x.square().sum(1).mean().sqrt().item() == pytest.approx(norm, rel=1e-6)
     torch.testing.assert_close(x.mean(0), torch.zeros(x.shape[1]).double(), atol=1e-6, rtol=0)
     # Deviations are a power of what they were, but for one factor.
     spread = columns.std(0, correction=0)

@@ -51,7 +51,7 @@ def small(module):
     return module.Config(
         datasets=("digits17",),
         methods=module.get_args(module.Method),
-        hidden=("unit", "2", "10-10"),
+        hidden=("2", "unit", "10-10"),
         seeds=2,
         offline=True,
     )

@@ -95,7 +95,7 @@ def test_the_paper_preset_runs_each_method_with_its_networks(study, dataset):
         found.setdefault(cell["method"], []).append(cell.get("hidden"))
     deep = [[10, 10], [100, 100]]
     expected = {"majority": [None], "mlp_tanh": [None]}
-    expected |= dict.fromkeys(BASELINES, [[], [10], [100]])
+    expected |= {method: [[], [10], [100]] for method in BASELINES}
     expected |= {"pbgnet": [[], [1], [10], [50], [100], *deep], "abnet": deep}
     if dataset not in TABLES:
         expected["pbgnet_rf"] = [[]]
@@ -183,7 +183,7 @@ def test_a_prior_that_is_not_listed_is_refused(study, dataset, method):
                 ValueError, match=rf"`[^`]*\b{field}\b.*` must be one of the listed"
             ):
                 study.check_listed(cell | {field: other})
-        with pytest.raises(ValueError, match="free fields only, got .*'prior_momentum'"):
+        with pytest.raises(ValueError, match=r"free fields only, got .*'prior_momentum'"):
             study.check_listed(cell | {"prior_momentum": 0.9})
         price = math.prod(
             len(values)

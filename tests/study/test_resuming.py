@@ -95,8 +95,9 @@ def test_redrawing_needs_only_the_csv_files(study, finished, copy):
 
 def test_a_kill_loses_no_finished_run_and_changes_no_result(study, small, finished, tmp_path):
     out = tmp_path / "out"
-    words = "--datasets digits17 --seeds 2 --offline --hidden unit 2 10-10 --methods".split()
-    words = [str(tmp_path), str(ROOT / "studies"), *words, *small.methods, "--out", str(out)]
+    words = [str(tmp_path), str(ROOT / "studies"), "--datasets", *small.datasets, "--hidden"]
+    words += [*small.hidden, "--methods", *small.methods, "--seeds", "2", "--offline"]
+    words += ["--out", str(out)]
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     process = subprocess.Popen(
         [sys.executable, "-c", DRIVER, *words],
