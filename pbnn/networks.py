@@ -93,9 +93,9 @@ class SignNetwork(nn.Module):
         options |= {"dtype": dtype, "device": device}
         layers = [SignLinear(a, b, **options) for a, b in pairwise(sizes)]
         self.hidden, self.output = nn.ModuleList(layers[:-1]), layers[-1]
-        if bias:
-            for mean in (self.output.weight.mean.data, self.output.weight.prior_mean):
-                mean[:, -1] = prior_bias
+        self.prior_bias = float(prior_bias)
+        self._lean(self.output.weight.mean.data)
+        self._lean(self.output.weight.prior_mean)
         dtype = self.output.weight.mean.dtype
         self.register_buffer("shift", _expand_shift(shift, in_features, dtype, device))
 
@@ -187,6 +187,11 @@ class SignNetwork(nn.Module):
         pairs = zip(self.copies(), self.layers(), strict=True)
         return torch.stack([copies * layer.kl() for copies, layer in pairs]).sum()
 
+    def _lean(self, mean: Tensor) -> None:
+        """Put the bias of the output at its prior mean."""
+        if self.bias:
+            mean[:, -1] = self.prior_bias
+
     def adopt_as_prior(self) -> None:
         """Make the current posterior the prior, as after training on the prior split."""
         for layer in self.layers():
@@ -196,6 +201,7 @@ class SignNetwork(nn.Module):
         """Redraw the posterior's starting point; the prior stays, so no confidence is spent."""
         for layer in self.layers():
             layer.restart(generator)
+        self._lean(self.output.weight.mean.data)
 
 
 class PBGNet(SignNetwork):

@@ -151,13 +151,18 @@ def keep_better(
     objective flatters it while the KL falls and the risk rises.
     """
     last = snapshot(objective)
-    figures = []
-    for state in (last, best):
-        objective.load_state_dict(state)
-        parts = zip(x.split(batch), y.split(batch), strict=True)
-        risks = torch.stack([objective(a, b)[1].double() * len(a) for a, b in parts])
-        figures.append(objective.value(risks.sum().item() / len(x))["objective"])
-    objective.load_state_dict(last if figures[0] <= figures[1] else best)
+    at_the_end = objective_on(objective, x, y, batch)
+    objective.load_state_dict(best)
+    if at_the_end <= objective_on(objective, x, y, batch):
+        objective.load_state_dict(last)
+
+
+@torch.no_grad()
+def objective_on(objective: Objective, x: Tensor, y: Tensor, batch: int) -> float:
+    """The figure that epochs are selected on, of the current state on all points."""
+    parts = zip(x.split(batch), y.split(batch), strict=True)
+    risks = torch.stack([objective(a, b)[1].double() * len(a) for a, b in parts])
+    return objective.value(risks.sum().item() / len(x))["objective"]
 
 
 def fit_best_of(
@@ -185,7 +190,7 @@ def fit_best_of(
         if attempt:
             cast(SignNetwork, objective.network).restart(generator)
         curve = fit(objective, x, y, config, generator=generator, progress=progress)
-        least = min(row["objective"] for row in curve)
+        least = objective_on(objective, x, y, config.batch)
         if least < best:
             best, best_state, best_curve = least, snapshot(objective), curve
     objective.load_state_dict(best_state)
