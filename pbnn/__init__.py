@@ -6,23 +6,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pbnn.baselines import MLP
     from pbnn.certificates import Certificate, certify_gibbs, certify_vote
-    from pbnn.networks import MLP, PBGNet
+    from pbnn.networks import ABNet, PBGNet
     from pbnn.training import fit
 
 __version__ = "0.1.0"
 
 # Importing these modules costs seconds (torch); the names are fetched when first used.
 _LAZY = {
+    "ABNet": "pbnn.networks",
     "Certificate": "pbnn.certificates",
-    "MLP": "pbnn.networks",
+    "MLP": "pbnn.baselines",
     "PBGNet": "pbnn.networks",
     "certify_gibbs": "pbnn.certificates",
     "certify_vote": "pbnn.certificates",
     "fit": "pbnn.training",
 }
 
-__all__ = ["MLP", "Certificate", "PBGNet", "__version__", "certify_gibbs", "certify_vote", "fit"]
+__all__ = [
+    "MLP",
+    "ABNet",
+    "Certificate",
+    "PBGNet",
+    "__version__",
+    "certify_gibbs",
+    "certify_vote",
+    "fit",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pbnn.baselines import MLP
 from pbnn.functional import SQRT_TWO_OVER_PI, hard_sign
 from pbnn.layers import ENUMERATED_UP_TO, SignLinear
-from pbnn.networks import EXACT_UP_TO, MLP, SignNetwork, check_points, fingerprint
+from pbnn.networks import EXACT_UP_TO, SignNetwork, check_points, fingerprint
 from pbnn.quadrature import UNIT_ROUNDOFF, expected_sign_error, node_count
 
 CHUNK_NUMBERS = 250_000

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from pbnn.augmentation import random_affine
+from pbnn.baselines import MLP
 from pbnn.bounds import clopper_pearson, delta_each
 from pbnn.certificates import Budget, Provenance, certify_gibbs, certify_vote, holdout_bound
 from pbnn.data import Splits, Task, load, split
 from pbnn.environment import environment
 from pbnn.evaluation import Risks, errors_of_one_draw_each, mode_error, risks, rounding_error
 from pbnn.inputs import INPUTS, Part, Points
-from pbnn.networks import MLP, ABNet, PBGNet, SignNetwork
+from pbnn.networks import ABNet, PBGNet, SignNetwork
 from pbnn.objectives import (
     BoundObjective,
     Objective,

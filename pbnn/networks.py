@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from pbnn.functional import (
     Moments,
     expect_over_signs,
-    hard_sign,
     sample_signs,
     sign_patterns,
 )
-from pbnn.layers import SignLinear, xavier_normal
+from pbnn.layers import SignLinear
 
 EXACT_UP_TO = 12
 """Units of a layer up to which training by the exact aggregate is the default, and up to which the
@@ -97,7 +96,7 @@ class SignNetwork(nn.Module):
         self._lean(self.output.weight.mean.data)
         self._lean(self.output.weight.prior_mean)
         dtype = self.output.weight.mean.dtype
-        self.register_buffer("shift", _expand_shift(shift, in_features, dtype, device))
+        self.register_buffer("shift", expand_shift(shift, in_features, dtype, device))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -342,55 +341,6 @@ def _output_of(layers: list[SignLinear]) -> Callable[[Tensor], Tensor]:
     return functools.partial(expect_over_signs, values)
 
 
-class MLP(nn.Module):
-    """Real-valued baseline: tanh hidden layer, tanh output in [−1, 1], one hidden layer.
-
-    Examples
-    --------
-    >>> MLP(4, hidden=(3,), generator=torch.Generator().manual_seed(0))(torch.ones(2, 4)).shape
-    torch.Size([2])
-    """
-
-    shift: Tensor
-
-    def __init__(
-        self,
-        in_features: int,
-        hidden: Sequence[int] = (100,),
-        *,
-        shift: Tensor | float = 0.0,
-        generator: torch.Generator,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
-        super().__init__()
-        check_sizes(in_features, hidden)
-        if len(hidden) != 1:
-            raise ValueError(f"`hidden` must be the width of one hidden layer, got {hidden}.")
-        self.in_features, self.width = in_features, int(hidden[0])
-        make: dict[str, Any] = {"dtype": dtype, "device": device}
-        self.hidden = nn.Parameter(xavier_normal(self.width, in_features, generator, **make))
-        self.hidden_bias = nn.Parameter(torch.zeros(self.width, **make))
-        self.output = nn.Parameter(xavier_normal(1, self.width, generator, **make))
-        self.output_bias = nn.Parameter(torch.zeros(1, **make))
-        self.register_buffer("shift", _expand_shift(shift, in_features, self.hidden.dtype, device))
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """What is needed to rebuild the network, as plain JSON values."""
-        return {"in_features": self.in_features, "hidden": [self.width]}
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Real output in [−1, 1], shape (n,)."""
-        x = x.flatten(1) - self.shift
-        hidden = torch.tanh(nn.functional.linear(x, self.hidden, self.hidden_bias))
-        return torch.tanh(nn.functional.linear(hidden, self.output, self.output_bias)).squeeze(-1)
-
-    def mode(self, x: Tensor) -> Tensor:
-        """Predicted label ±1."""
-        return hard_sign(self(x))
-
-
 def fingerprint(network: SignNetwork) -> str:
     """SHA-256 of what a network is: its kind, sizes, posterior, prior and shift in float64."""
     digest = hashlib.sha256(type(network).__name__.encode())
@@ -426,7 +376,7 @@ def check_points(x: Tensor, y: Tensor) -> None:
         raise ValueError("`x` must be finite, got NaN or infinity.")
 
 
-def _expand_shift(
+def expand_shift(
     shift: Tensor | float,
     in_features: int,
     dtype: torch.dtype,
@@ -437,11 +387,3 @@ def _expand_shift(
     if len(flat) not in (1, in_features):
         raise ValueError(f"`shift` must have 1 or {in_features} elements, got {len(flat)}.")
     return flat.expand(in_features).clone()
-
-
-NETWORKS: dict[str, type[SignNetwork] | type[MLP]] = {
-    "PBGNet": PBGNet,
-    "ABNet": ABNet,
-    "MLP": MLP,
-}
-"""Network by the name a checkpoint gives."""

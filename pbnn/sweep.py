@@ -1,38 +1,23 @@
-"""Many runs: keys, atomic records, resuming, in this process or on a dask cluster."""
+"""Many runs: keys, atomic records, resuming."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
+import functools
 import json
-import logging
 import os
-import pickle
-import random
 import re
-import secrets
-import signal
 import sys
-import tempfile
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pbnn
+from pbnn.cluster import check_place, run_on_cluster
 from pbnn.files import check_schema_version, read_json, sha256, write_atomic, write_json
 
-if TYPE_CHECKING:
-    from distributed import Client, Future, WorkerPlugin
-
 SCHEMA_VERSION = 1
-
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-# dask makes glibc give memory back at once; training asks for the same blocks again at every step,
-# and would spend most of its time on that.
-KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
 
 Run = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -46,7 +31,8 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         """What a person calls the cell, such as ``mnist17/pbgnet/0``."""
-        parts = [self.config.get(field) for field in ("dataset", "method", "seed")]
+        parts = [self.config.get(field) for field in ("dataset", "method", "hidden", "seed")]
+        parts = ["-".join(map(str, p)) or "unit" if isinstance(p, list) else p for p in parts]
         return "/".join(str(part) for part in parts if part is not None) or self.key
 
 
@@ -171,22 +157,24 @@ def run_cells(
     True
     """
     study = check_cells(cells)
-    _check_place(workers, scheduler)
-    unfinished = missing(study, folder)
+    check_place(workers, scheduler)
+    unfinished = {cell.key: cell for cell in missing(study, folder)}
     with _bar(progress, len(study), len(study) - len(unfinished)) as show:
 
-        def keep(cell: Cell, result: dict[str, Any]) -> None:
-            store(cell, result, folder)
+        def keep(key: str, result: Callable[[], dict[str, Any]]) -> None:
+            cell = unfinished[key]
+            with _named(cell):
+                store(cell, result(), folder)
             show(cell.name, 1)
 
+        # As they are stored: tuples become lists, wherever they run.
+        configs = {key: json.loads(_canonical(cell.config)) for key, cell in unfinished.items()}
         if workers is None and scheduler is None:
-            for cell in unfinished:
-                show(cell.name, 0)
-                with _named(cell):
-                    keep(cell, run(json.loads(_canonical(cell.config))))
-        elif unfinished:
-            with _connected(min(workers or 0, len(unfinished)), scheduler) as client:
-                _run_on(client, unfinished, run, keep, ours=scheduler is None)
+            for key, config in configs.items():
+                show(unfinished[key].name, 0)
+                keep(key, functools.partial(run, config))
+        elif configs:
+            run_on_cluster(run, configs, keep, workers=workers, scheduler=scheduler)
     return collect(study, folder)
 
 
@@ -281,159 +269,3 @@ def collect(cells: Iterable[Cell], folder: str | os.PathLike[str]) -> list[dict[
             raise ValueError(f"`folder` must hold a record of each cell, got none of {cell.name}.")
         records.append(record)
     return records
-
-
-def _check_place(workers: int | None, scheduler: str | os.PathLike[str] | None) -> None:
-    if workers is not None and scheduler is not None:
-        raise ValueError(f"`workers` must be left out with a `scheduler`, got {workers}.")
-    if workers is not None and workers < 1:
-        raise ValueError(f"`workers` must be a positive integer, got {workers}.")
-    if scheduler is not None and "://" not in str(scheduler) and not Path(scheduler).is_file():
-        raise ValueError(
-            "`scheduler` must be an address such as tcp://host:8786 or an existing scheduler "
-            f"file, got {str(scheduler)!r}."
-        )
-
-
-@contextlib.contextmanager
-def _connected(workers: int, scheduler: str | os.PathLike[str] | None) -> Iterator[Client]:
-    """A client of the scheduler, or of a cluster of this machine that ends with the client."""
-    try:
-        import dask
-        from distributed import Client, LocalCluster
-    except ImportError as error:
-        raise ImportError(
-            "`workers` and `scheduler` need the package distributed: pip install distributed"
-        ) from error
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_process_left_as_it_was())
-        if scheduler is None:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-            settings = {
-                "temporary_directory": folder,
-                "distributed.nanny.pre-spawn-environ": dict.fromkeys(THREADS, "1") | KEEP_MEMORY,
-            }
-            with _interrupted_afterwards(), dask.config.set(settings):
-                local = LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    dashboard_address=None,
-                    # Without a dashboard there is still a server, by default at one fixed port.
-                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-                    local_directory=folder,
-                    memory_limit=0,  # dask would pause a worker for good at a share of the memory
-                    silence_logs=logging.CRITICAL,
-                )
-                stack.enter_context(local)
-            where: dict[str, Any] = {"address": local}
-        else:
-            where = {"address" if "://" in str(scheduler) else "scheduler_file": str(scheduler)}
-        yield stack.enter_context(Client(**where, set_as_default=False))
-
-
-@contextlib.contextmanager
-def _process_left_as_it_was() -> Iterator[None]:
-    """One thread for the numerics of processes started meanwhile, and no traces of dask in ours."""
-    variables, state = dict(os.environ), random.getstate()
-    os.environ.update(dict.fromkeys(THREADS, "1"))
-    try:
-        yield
-    finally:
-        # Starting workers sets variables here, and gathering draws from the global generator.
-        for name in set(os.environ) - set(variables):
-            del os.environ[name]
-        os.environ.update(variables)
-        random.setstate(state)
-
-
-@contextlib.contextmanager
-def _interrupted_afterwards() -> Iterator[None]:
-    """Put off Ctrl-C, which nothing could handle halfway, and keep it from processes started."""
-    main = threading.current_thread() is threading.main_thread()
-    if not main or not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    caught: list[int] = []
-    usual = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
-    resource_tracker.ensure_running()  # Its start, with that of a process, would undo the mask.
-    # A terminal interrupts all processes; those that inherit the mask leave it to this one.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, usual)
-        if caught:
-            signal.raise_signal(signal.SIGINT)
-
-
-def _run_on(
-    client: Client,
-    cells: Iterable[Cell],
-    run: Run,
-    keep: Callable[[Cell, dict[str, Any]], None],
-    *,
-    ours: bool,
-) -> None:
-    """Run the cells on a cluster, few of them under way at a time, and keep what comes back."""
-    from distributed import as_completed
-
-    name = f"pbnn-{secrets.token_hex(8)}"
-    client.register_plugin(_carrier(run), name)
-    waiting, ready = iter(cells), as_completed(loop=client.loop)
-    under_way: dict[Future, Cell] = {}
-    # A cell that waits in a worker is blamed with the one that kills it. Yet a cluster that adapts
-    # to its work must see some waiting.
-    each = 1 if ours else 2
-
-    def submit() -> None:
-        room = each * max(1, sum(client.nthreads().values())) - len(under_way)
-        for cell in itertools.islice(waiting, max(0, room)):
-            task = (_run_there, name, pbnn.__version__, _canonical(cell.config))
-            future = client.submit(*task, key=f"{name}-{cell.key}", pure=False)
-            under_way[future] = cell
-            ready.add(future)
-
-    try:
-        submit()
-        for future in ready:
-            with _named(under_way[future]):
-                keep(under_way[future], future.result())
-            del under_way[future]
-            submit()
-    except BaseException:
-        for future, cell in under_way.items():
-            if future.status == "finished":
-                with contextlib.suppress(Exception):
-                    keep(cell, future.result())
-        raise
-    finally:
-        client.cancel(list(under_way))
-        client.unregister_worker_plugin(name)
-
-
-def _run_there(name: str, version: str, config: str) -> dict[str, Any]:
-    """In a worker: run a cell by the function that a plugin has brought there."""
-    from distributed import get_worker
-
-    if version != pbnn.__version__:
-        raise RuntimeError(f"The worker has pbnn {pbnn.__version__}, the study {version}.")
-    carrier: Any = get_worker().plugins[name]
-    if carrier.run is None:  # Not in its setup, whose error would be the worker's, not the cell's.
-        carrier.run = pickle.loads(carrier.pickled)
-    return carrier.run(json.loads(config))
-
-
-def _carrier(run: Run) -> WorkerPlugin:
-    """What brings `run` to each worker once, also to those that join or start again later."""
-    import cloudpickle  # type: ignore[import-untyped]
-    from distributed import WorkerPlugin
-
-    class Carrier(WorkerPlugin):
-        def __init__(self) -> None:
-            self.pickled, self.run = cloudpickle.dumps(run), None
-
-    try:
-        return Carrier()
-    except (TypeError, pickle.PicklingError) as error:
-        raise TypeError(f"`run` must be picklable by cloudpickle: {error}.") from error

@@ -12,12 +12,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from pbnn.baselines import MLP
 from pbnn.files import check_schema_version, write_atomic
-from pbnn.networks import MLP, NETWORKS, SignNetwork
+from pbnn.networks import ABNet, PBGNet, SignNetwork
 from pbnn.objectives import Objective
 
 SCHEMA_VERSION = 1
 """Of checkpoints."""
+
+NETWORKS: dict[str, type[SignNetwork] | type[MLP]] = {"PBGNet": PBGNet, "ABNet": ABNet, "MLP": MLP}
+"""Network by the name a checkpoint gives."""
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Turns the images of an epoch into new ones, drawing from the generator."""

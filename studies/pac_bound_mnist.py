@@ -20,19 +20,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import pandas as pd
 import torch
+from pac_bound_priors import CONVOLVED, GRID, LARGE, PRIORS, check_listed, inputs_of
+from pac_bound_tables import SCHEMA_VERSION, draw, shown_of
 
 from pbnn import reporting
 from pbnn.data import DataUnavailable, Task, embedded_twin, load
-from pbnn.files import read_json, write_atomic, write_json
+from pbnn.files import write_json
 from pbnn.ledger import choices, record_tried
 from pbnn.methods import hidden_name, run, splits_of
 from pbnn.study import describe, run_study
@@ -40,7 +40,6 @@ from pbnn.sweep import Cell, cell_key, configuration_key, run_cells
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "pac_bound_mnist"
-SCHEMA_VERSION = 1
 Method = Literal[
     "majority",
     "mlp_tanh",
@@ -85,7 +84,7 @@ class Config:
     """Where to train, such as cuda."""
     threads: int = 1
     """CPU threads of a run; recorded, since sums depend on it. More than one is fast on an idle
-    machine and very slow on a busy one."""
+    machine and very slow on a busy one. pbgnet_pre has its priors listed for one thread only."""
     compile: bool = False
     """Compile the training loss with torch.compile."""
     redraw: bool = False
@@ -110,8 +109,9 @@ class Config:
             raise ValueError("`workers` and `scheduler` exclude each other, got both.")
         for dataset in self.datasets:
             embedded_twin(dataset)  # A misspelt name is an error here, before anything is read.
-        for word in self.hidden or ():
-            widths(word)
+        networks = [widths(word) for word in self.hidden or ()]
+        if any(networks.count(network) > 1 for network in networks):
+            raise ValueError(f"`hidden` must hold distinct networks, got {self.hidden}.")
 
     def filled(self) -> Config:
         """With the preset's values in the place of what was left out."""
@@ -119,9 +119,6 @@ class Config:
         given = {name: value for name, value in chosen.items() if value is not None}
         return dataclasses.replace(self, **(PRESETS[self.preset] | given))
 
-
-GRID = ([], [1], [10], [50], [100], [10, 10], [100, 100])
-"""Hidden widths of the paper preset."""
 
 BASELINES = ([], [10])
 """Those that the other objectives are trained with."""
@@ -154,56 +151,10 @@ def widths(word: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-# What a network reads. The centre and the scales are those of a feature split of unlabelled
-# points that does not count in n; adult's numbers become 0/1 columns too, ads has raw ones.
-FEATURE_POINTS = 500
-IMAGES = {"inputs": "plain", "centring": "image", "bias": False, "feature_points": FEATURE_POINTS}
-MANY = IMAGES | {"inputs": "halved", "centring": "pixel"}
-TABLE = {
-    "inputs": "binned",
-    "levels": 8,
-    "power": 0.5,
-    "norm": 2.0,
-    "bias": True,
-    "feature_points": FEATURE_POINTS,
-}
-BINARY = {
-    "inputs": "plain",
-    "centring": "none",
-    "bias": True,
-    "prior_bias": -3.0,
-    "feature_points": 0,
-}
-CONVOLVED = IMAGES | {
-    "inputs": "convolved",
-    "canonical": "scaled",
-    "filters": 300,
-    "filter_size": 5,
-    "pool": 7,
-    "power": 0.5,
-    "kernel": 0.5,
-    "emphasis": 0.0,
-    "prior_scale": 0.0,
-}
-
-
-def inputs_of(dataset: str) -> dict[str, Any]:
-    """Inputs of the methods that train from a random prior."""
-    if dataset in ("adult", "breast_cancer"):
-        return TABLE
-    if dataset == "ads":
-        return BINARY
-    return MANY if dataset.endswith(LARGE) else IMAGES
-
-
-# LH and EO are no linear task: the KL comes in late and the best of several starts is kept, since
-# some end in a poor optimum. Both move the posterior only, and are free.
-LARGE = ("LH", "EO")
-
-
 def training_of(dataset: str, hidden: list[int], method: Method, quick: bool) -> dict[str, Any]:
     """How a posterior is trained: no part of the prior, so nothing here is paid for."""
     large, widest = dataset.endswith(LARGE), max(hidden, default=0)
+    # No linear task: the KL comes in late, and of several starts some end in a poor optimum.
     several = large and hidden == [10] and method == "pbgnet"
     epochs = 100 if widest <= 1 else 60 if hidden == [10] else 40
     return {
@@ -224,116 +175,6 @@ OBJECTIVE: dict[str, dict[str, Any]] = {
 
 DRAWS = (1_000_000, 100)
 """Least draws on the certification points, and a point, where no sum is exact."""
-
-# Every prior a method's certificate may have been chosen from: the lists that ln(choices) is for.
-# Whatever moves the posterior only is free, and named here.
-FREE = {"dataset", "method", "seeds", "delta", "threads", "compile", "device", "splits", "choices"}
-FREE |= {"draws", "objective", "C", "decay", "epochs", "batch", "learning_rate"}
-FREE |= {"kl_warmup", "restarts"}
-Lists = dict[str, tuple[Any, ...]]
-READ = "inputs centring feature_points bias prior_bias levels power norm"
-RANDOM: Lists = {
-    "network": ("tree", "chain"),
-    "hidden": ([], *([width] for width in range(1, 13)), [50], [100], [10, 10], [100, 100]),
-    "prior_scale": (0.0, 1.0),
-    READ: (
-        ("plain", "image", 100, False, 0.0, None, None, None),
-        ("plain", "image", FEATURE_POINTS, False, 0.0, None, None, None),
-        ("plain", "pixel", 100, False, 0.0, None, None, None),
-        ("plain", "pixel", FEATURE_POINTS, False, 0.0, None, None, None),
-        ("halved", "pixel", FEATURE_POINTS, False, 0.0, None, None, None),
-        ("standardised", None, FEATURE_POINTS, True, 0.0, None, None, None),
-        ("binned", None, FEATURE_POINTS, True, 0.0, 4, 0.5, 1.0),
-        ("binned", None, FEATURE_POINTS, True, 0.0, 4, 0.5, 2.0),
-        ("binned", None, FEATURE_POINTS, True, 0.0, 8, 0.5, 1.0),
-        ("binned", None, FEATURE_POINTS, True, 0.0, 8, 0.5, 2.0),
-        ("binned", None, FEATURE_POINTS, True, -1.0, 8, 0.5, 2.0),
-    ),
-}
-CONVOLUTIONS: Lists = {
-    "canonical": ("deskewed", "scaled", "scaled small", "scaled large"),
-    "filters filter_size pool": (
-        *((100, size, pool) for size in (3, 5, 7) for pool in (4, 7)),
-        (300, 3, 7),
-        (300, 5, 7),
-    ),
-    "power": (0.5, 1.0),
-    "kernel emphasis": (
-        (0.0, 0.0),
-        (0.5, 0.0),
-        (1.5, 0.0),
-        (0.5, 0.15),
-        (1.0, 0.15),
-        (1.5, 0.15),
-    ),
-    "network hidden": (("tree", []),),
-    "prior_scale prior_bias bias": ((0.0, 0.0, False),),
-    "inputs centring feature_points": (("convolved", "image", FEATURE_POINTS),),
-}
-EARLIER_CONVOLUTIONS: Lists = {
-    "canonical": ("deskewed", "none"),
-    "filters": (50, 100, 200),
-    "filter_size": (3, 5, 7),
-    "pool": (2, 4),
-    "hidden": ([], [1], [8]),
-    "centring": ("image", "pixel"),
-    "feature_points": (100, FEATURE_POINTS),
-    "network power kernel emphasis": (("tree", 1.0, 0.0, 0.0),),
-    "inputs prior_scale prior_bias bias": (("convolved", 1.0, 0.0, False),),
-}
-# A trained prior depends on the arithmetic of its training too.
-MACHINE: Lists = {"threads compile device": ((1, False, "cpu"),)}
-TRAINED = "prior_share prior_loss prior_decay prior_augmented"
-IMAGES_TRAINED: Lists = MACHINE | {
-    "hidden": ([100], [300], [500], [1000]),
-    "prior_batch": (64, 128, 256, 512),
-    "prior_rate": (0.03, 0.1, 0.3),
-    "prior_epochs": (10, 12, 20, 25, 30, 40, 60, 100),
-    TRAINED: ((0.5, "linear", 0.0, True), (0.5, "log", 0.0, True)),
-    "network prior_scale": (("tree", 1.0),),
-    READ: (("plain", "pixel", 0, False, 0.0, None, None, None),),
-}
-TABLE_TRAINED: Lists = MACHINE | {
-    "hidden": ([100], [300]),
-    "prior_batch": (64, 256),
-    "prior_rate": (0.03, 0.1, 0.3),
-    "prior_epochs": (10, 20, 40),
-    TRAINED: tuple(
-        (0.5, loss, decay, False) for loss in ("linear", "log") for decay in (0.0, 1e-5)
-    ),
-    "network prior_scale": (("tree", 1.0),),
-    READ: tuple(("binned", None, 0, True, 0.0, levels, 0.5, 2.0) for levels in (8, 16)),
-}
-# Each method's lists: a prior must be on one of them, and all their members are counted.
-PRIORS: dict[str, tuple[Lists, ...]] = dict.fromkeys(
-    ("pbgnet_l", "pbgnet_l_bnd", "elbo", "fixed_c", "pbgnet", "abnet"), (RANDOM,)
-) | {"pbgnet_rf": (CONVOLUTIONS, EARLIER_CONVOLUTIONS), "pbgnet_pre": (IMAGES_TRAINED,)}
-TABLE_PRIORS = PRIORS | {"pbgnet_pre": (TABLE_TRAINED,)}
-# ads has raw columns, and a prior for how its labels lean.
-SHORT: Lists = {
-    "network hidden": (
-        *(("tree", hidden) for hidden in GRID),
-        *(("chain", hidden) for hidden in GRID if len(hidden) > 1),
-    ),
-    "prior_scale": (0.0, 1.0),
-    READ: tuple(("plain", "none", 0, True, float(mean), None, None, None) for mean in range(-4, 5)),
-}
-SHORT_TRAINED: Lists = MACHINE | {
-    "hidden": ([100], [300]),
-    "prior_batch prior_rate": ((64, 0.1), (64, 0.3)),
-    "prior_epochs": (40, 60),
-    TRAINED: tuple(
-        (share, "linear", decay, False) for share in (0.3, 0.5, 0.6) for decay in (0.0, 1e-5)
-    ),
-    "network prior_scale": (("tree", 1.0),),
-    READ: tuple(("plain", "none", 0, True, mean, None, None, None) for mean in (0.0, -3.0)),
-}
-LISTS: dict[str, dict[str, tuple[Lists, ...]]] = {
-    "adult": TABLE_PRIORS,
-    "breast_cancer": TABLE_PRIORS,
-    "ads": dict.fromkeys(PRIORS, (SHORT,)) | {"pbgnet_pre": (SHORT_TRAINED,)},
-}
-"""By data set where they differ from `PRIORS`."""
 
 
 def settings(config: Config, dataset: str, method: Method, hidden: list[int]) -> dict[str, Any]:
@@ -399,29 +240,6 @@ def grid(config: Config, dataset: str, method: Method) -> list[list[int]]:
 def methods_of(config: Config, task: Task) -> list[Method]:
     """The methods that make sense on a task: convolutions need images."""
     return [m for m in config.methods or () if m != "pbgnet_rf" or task.x.ndim == 4]
-
-
-def check_listed(cell: dict[str, Any]) -> None:
-    """Refuse to certify a prior that the price does not cover."""
-    lists = LISTS.get(cell["dataset"], PRIORS).get(cell["method"], ())
-    faults = [fault(cell, listed) for listed in lists]
-    if faults and all(faults):
-        raise ValueError(faults[0])
-    if sum(math.prod(map(len, listed.values())) for listed in lists) > cell["choices"]:
-        raise ValueError(f"`choices` must cover the lists of priors, got {cell['choices']}.")
-
-
-def fault(cell: dict[str, Any], listed: Lists) -> str:
-    """Why a cell's prior is not on a list; empty if it is."""
-    for fields, values in listed.items():
-        names = fields.split()
-        got = tuple(cell.get(name) for name in names) if len(names) > 1 else cell[fields]
-        if got not in values:
-            return f"`{fields}` must be one of the listed {values}, got {got!r}."
-    unlisted = set(cell) - FREE - {name for fields in listed for name in fields.split()}
-    if unlisted:
-        return f"`cell` must hold listed and free fields only, got {sorted(unlisted)}."
-    return ""
 
 
 def cells_of(config: Config, tasks: dict[str, Task], ledgers: list[Path]) -> list[Cell]:
@@ -499,7 +317,10 @@ def study(config: Config) -> Path:
         draw(folder)
         return folder
     given, config = config, config.filled()
+    torch.set_num_threads(config.threads)
     tasks, substitute = tasks_of(config)
+    if not cells_of(config, tasks, []):
+        raise ValueError("`methods` and `hidden` must leave something to run, got nothing.")
     folder = folder_of(config, substitute)
     ledger = folder / "tried.csv"
     # Entered before it is charged for: the next time the same command finds the same number.
@@ -532,167 +353,6 @@ def study(config: Config) -> Path:
     write_json(folder / "study.json", describe(given, f"studies/{NAME}.py", where, **told))
     draw(folder)
     return folder
-
-
-def draw(folder: Path) -> None:
-    """Tables and figures of a folder, from its CSV files alone."""
-    about = read_json(folder / "study.json", "study description", SCHEMA_VERSION)
-    records = reporting.records_from_csv(folder / "records.csv")
-    curves = reporting.curves_from_csv(folder / "curves.csv")
-    frame = grid_of(records)
-    write_atomic(folder / "grid.csv", frame.to_csv(index=False, lineterminator="\n"))
-    rows = rows_of(frame)
-    order = list(dict.fromkeys(frame["method"]))
-    what, digits = about["source"], "_digits" if about["substitute"] else ""
-    others = published()
-    others = others[others["dataset"].isin(frame["dataset"])]
-    reporting.write_table(
-        rows,
-        folder,
-        caption=caption_of(about, len(others) > 0),
-        published=others if len(others) else None,
-        labels=LABELS,
-    )
-    for suffix in (".md", ".tex") if digits else ():
-        (folder / f"table{suffix}").replace(folder / f"table{digits}{suffix}")
-    if frame.loc[frame["method"] != "majority", "bound_gibbs"].notna().any():
-        title = f"Bound against test error\n{what}"
-        path = folder / f"bound_vs_error{digits}"
-        reporting.bound_vs_error(rows[rows["method"] != MODE], path, title=title, order=order)
-        title = f"Bound of every network of the grid\n{what}"
-        reporting.bound_by_network(
-            frame, folder / f"bound_by_network{digits}", title=title, order=order
-        )
-    if curves:
-        title = f"Training by the bound\n{what}"
-        reporting.learning_curves(
-            curves, folder / f"learning_curves{digits}", title=title, order=order
-        )
-    print((folder / f"table{digits}.md").read_text(encoding="utf-8"))
-
-
-MODE = "pbgnet_mode"
-LABELS = {
-    "dataset": "data set",
-    "method": "method",
-    "hidden": "hidden",
-    "n": "n",
-    "kl": "KL",
-    "gibbs_test": "Gibbs test",
-    "bound_gibbs": "Gibbs bound",
-    "bound_gibbs_max": "its worst seed",
-    "error_train": "vote train",
-    "error_test": "vote test",
-    "bound_vote": "vote bound",
-    "bound_holdout": "hold-out bound",
-    "vacuous": "vacuous",
-}
-
-
-def shown_of(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records behind the rows of the table."""
-    fields = ["dataset", "method", "hidden"]
-    shown = set(reporting.least(grid_of(records))[fields].itertuples(index=False, name=None))
-
-    def row(record: dict[str, Any]) -> tuple[str, str, str]:
-        config = record["config"]
-        return config["dataset"], config["method"], hidden_name(config.get("hidden")) or ""
-
-    return [record for record in records if row(record) in shown]
-
-
-def grid_of(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """One row for each data set, method and network, over the seeds."""
-    named = [
-        record
-        | {"config": record["config"] | {"hidden": hidden_name(record["config"].get("hidden"))}}
-        for record in records
-    ]
-    measures = (*reporting.MEASURES, "mode_train", "mode_test", "undecided_test", "draws_a_point")
-    return reporting.table(named, measures, by=("dataset", "method", "hidden"))
-
-
-def rows_of(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the table: the network with the least bound, and its mode beside it."""
-    rows = reporting.least(frame)
-    level = rows[rows["method"] == "majority"].set_index("dataset")["bound_gibbs"]
-    above = rows["bound_gibbs"] >= rows["dataset"].map(level)
-    rows = rows.assign(vacuous=above.map({True: "yes", False: ""}))
-    rows.loc[rows["method"] == "majority", "vacuous"] = ""
-    mode = rows[rows["method"] == "pbgnet"].assign(method=MODE, vacuous="")
-    for part in ("train", "test"):
-        for suffix in ("", "_std"):
-            mode[f"error_{part}{suffix}"] = mode[f"mode_{part}{suffix}"]
-    kept = ["dataset", "method", "hidden", "seeds", "n", "vacuous"]
-    kept += [f"error_{part}{suffix}" for part in ("train", "test") for suffix in ("", "_std")]
-    mode.loc[:, [name for name in mode if name not in kept]] = np.nan
-    both = pd.concat([rows, mode.dropna(axis=1, how="all")])
-    order = {name: place for place, name in enumerate((*frame["method"].unique(), MODE))}
-    place = [list(frame["dataset"].unique()).index(name) for name in both["dataset"]]
-    rank = [order[name] + (0.5 if name == MODE else 0) for name in both["method"]]
-    return (
-        both.assign(_place=place, _rank=rank)
-        .sort_values(["_place", "_rank"], kind="stable")
-        .drop(columns=["_place", "_rank"])
-    )
-
-
-def caption_of(about: dict[str, Any], compared: bool) -> str:
-    """What a reader needs to read the table."""
-    runs = "one seed" if about["seeds"] == 1 else f"means over {about['seeds']} seeds"
-    caption = (
-        f"Binary-activated networks trained by their own bounds on {about['source']}; "
-        f"{about['preset']} preset, {runs}, one split; of each method the network with the least "
-        "bound (grid.csv has all). Each bound, taken alone, fails with probability at most "
-        f"{about['delta']:g}; the Monte-Carlo step and the choice of the prior from a list, the "
-        "grid included, are paid for. Gibbs: a random network of the posterior; vote: the sign of "
-        "the exact aggregate (of 100 or more draws for wide chains); hold-out: a random network of "
-        f"the trained prior, binomial; {MODE}: the one sign network at the posterior mean of "
-        "pbgnet, which no bound here covers; vacuous: not below the constant's bound. ±: standard "
-        "deviation over seeds."
-    )
-    if compared:
-        caption += (
-            " Letarte et al. (2019), https://arxiv.org/abs/1905.10259 (error of the vote on "
-            "training and test set, and bound), and a public re-run of their code bound the Gibbs "
-            "risk and pay for none of their choices."
-        )
-    return caption
-
-
-def published() -> pd.DataFrame:
-    """The paper's table, train/test(/bound), and bounds of a public re-run (seed 42)."""
-    tasks = ("ads", "adult", "mnist17", "mnist49", "mnist56", "mnistLH")
-    paper = {
-        "mlp_tanh": (".021/.037", ".128/.149", ".003/.004", ".002/.013", ".002/.009", ".004/.017"),
-        "pbgnet_l": (".018/.032", ".136/.148", ".008/.005", ".003/.018", ".002/.009", ".005/.019"),
-        "pbgnet": (
-            ".024/.038/.283",
-            ".158/.154/.227",
-            ".007/.009/.067",
-            ".034/.039/.153",
-            ".022/.026/.103",
-            ".071/.073/.186",
-        ),
-        "pbgnet_pre": (
-            ".034/.033/.058",
-            ".153/.151/.165",
-            ".003/.005/.009",
-            ".018/.021/.030",
-            ".008/.008/.017",
-            ".026/.026/.033",
-        ),
-    }
-    rerun = {
-        "pbgnet": (".2030", ".2140", ".0399", ".1388", ".0894", ".1617"),
-        "pbgnet_pre": (".0623", ".1636", ".0107", ".0305", ".0181", ".0325"),
-    }
-    rows = [
-        (task, method, figures[place], rerun[method][place] if method in rerun else "")
-        for method, figures in paper.items()
-        for place, task in enumerate(tasks)
-    ]
-    return pd.DataFrame(rows, columns=["dataset", "method", "Letarte et al. 2019", "re-run"])
 
 
 if __name__ == "__main__":

@@ -116,15 +116,29 @@ def test_the_least_loss_of_a_right_vote_is_below_every_pattern(bias, scale):
     assert found == pytest.approx(least, rel=1e-12)
 
 
-def test_the_least_loss_of_one_gaussian_unit_is_that_of_the_input_along_its_weights():
-    network = PBGNet(4, (), generator=generator(3, "prior"), dtype=torch.float64)
-    network.output.weight.mean.data.mul_(3)
-    along = network.output.weight.mean.data
+def test_the_least_loss_of_one_gaussian_unit_with_bias_is_that_of_the_input_along_its_weights():
+    network = PBGNet(4, (), bias=True, generator=generator(3, "prior"), dtype=torch.float64)
+    network.output.weight.mean.data.mul_(3)[:, -1] = 0.5
+    along = network.output.weight.mean.data[:, :-1] / 0.5
     least = float(1 - network(along)[0].detach()) / 2
     assert least_loss_of_right_vote(network) == pytest.approx(least, rel=1e-9)
     x = torch.randn(1000, 4, generator=generator(0, "x"), dtype=torch.float64)
     loss = (1 - network(x).detach().abs()) / 2
     assert bool((loss >= least_loss_of_right_vote(network)).all())
+
+
+def test_a_lone_unit_without_bias_has_no_loss_at_zero_and_its_vote_no_better_bound():
+    """Half the points are zero, where every draw says +1; the vote errs on the other half."""
+    network = PBGNet(2, (), generator=generator(0, "prior"), dtype=torch.float64)
+    weight = torch.tensor([[1.5, 0.0]], dtype=torch.float64)
+    for mean in (network.output.weight.mean.data, network.output.weight.prior_mean):
+        mean.copy_(weight)
+    x = torch.tensor([[0.0, 0.0], [-0.002, 1.0]], dtype=torch.float64).repeat(50_000, 1)
+    y = torch.ones(len(x), dtype=torch.float64)
+    found = risks(network, x, y)
+    assert found.vote == 0.5
+    assert least_loss_of_right_vote(network) == 0.0
+    assert certify_vote(network, found, Budget(0.05, 5, 1000), PROVENANCE).bound > 0.5
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pbnn.networks import MLP, ABNet, PBGNet, fingerprint
+from pbnn.baselines import MLP
+from pbnn.networks import ABNet, PBGNet, fingerprint
 from pbnn.seeding import generator
 from pbnn.training import (
     SCHEMA_VERSION,

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from pbnn.baselines import MLP
 from pbnn.bounds import maurer
-from pbnn.networks import MLP, PBGNet
+from pbnn.networks import PBGNet
 from pbnn.objectives import (
     BoundObjective,
     RiskObjective,

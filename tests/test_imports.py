@@ -15,11 +15,12 @@ ROOT = Path(__file__).parents[1]
 # A room imports only from earlier lines, or from its own folder.
 RANKS = [
     {"bounds", "files"},
-    {"seeding"},
+    {"cluster", "seeding"},
     {"augmentation", "data", "features", "functional", "quadrature"},
     {"inputs", "posteriors"},
     {"layers"},
     {"networks"},
+    {"baselines"},
     {"evaluation", "objectives", "sampled"},
     {"certificates", "gradients", "training"},
     {"environment", "ledger", "sweep"},
@@ -35,7 +36,8 @@ ONLY = {
     "inputs": {"data", "features", "seeding"},
     "sampled": {"networks"},
     "gradients": {"functional", "networks", "objectives"},
-    "sweep": {"files"},
+    "cluster": set(),
+    "sweep": {"cluster", "files"},
     "ledger": {"files"},
     "environment": set(),
     "study": {"environment"},

@@ -10,13 +10,14 @@ import torch
 from scipy.stats import beta
 
 from pbnn import methods, training
+from pbnn.baselines import MLP
 from pbnn.bounds import maurer
 from pbnn.certificates import Budget, Certificate, verify
 from pbnn.data import Task
 from pbnn.evaluation import mode_error, risks
 from pbnn.inputs import INPUTS, Points
 from pbnn.methods import METHODS, OBJECTIVES, hidden_name, name, run, sign_network, splits_of
-from pbnn.networks import MLP, ABNet, PBGNet
+from pbnn.networks import ABNet, PBGNet
 from pbnn.seeding import generator
 from pbnn.training import checkpoint_bytes, load_checkpoint
 
@@ -73,8 +74,17 @@ def points_for(kind):
     return points_of(shape, prior=25, feature=0) if kind == "trained prior" else points_of(shape)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As the runs set it; two on a busy machine would wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
-def results():
+def results(one_thread):
     return {kind: sign_network(cell(**KINDS[kind]), points_for(kind), None) for kind in KINDS}
 
 
@@ -210,7 +220,7 @@ def half(x):
         ("plain", (6,), {"centring": "pixel"}),
         ("halved", (1, 8, 8), {"centring": "image"}),
         ("standardised", (6,), {}),
-        ("binned", (6,), {"levels": 4, "power": 0.5}),
+        ("binned", (6,), {"levels": 4, "power": 0.5, "norm": 2.0}),
         ("convolved", (1, 8, 8), CONVOLVED | {"centring": "image"}),
     ],
 )
@@ -321,18 +331,13 @@ def test_the_baseline_trains_on_all_but_the_test_points():
     )
 
 
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 def real(**changes):
-    return cell(dataset="digits17", feature_points=500, **changes)
+    config = cell(dataset="digits17", feature_points=500, **changes)
+    task = methods._task("digits17", None, True)
+    return config | {"splits": splits_of(task, config).hashes(task)}
 
 
-def test_a_run_is_a_record_with_its_network(one_thread, tmp_path):
+def test_a_run_is_a_record_with_its_network(tmp_path):
     config = real(method="abnet", network="chain", hidden=[2, 2])
     torch.set_num_threads(2)
     result = run(config, offline=True, progress=False)
@@ -343,7 +348,7 @@ def test_a_run_is_a_record_with_its_network(one_thread, tmp_path):
     assert {"measures", "certificates", "curve", "seconds", "data", "versions"} <= set(result)
     assert set(result["seconds"]) == {"training", "certificate"}
     assert min(result["seconds"].values()) > 0
-    assert result["data"]["splits"] == SPLITS
+    assert result["data"]["splits"] == config["splits"]
     assert "bundled" in result["data"]["source"]
     (tmp_path / "network.safetensors").write_bytes(files["safetensors"])
     network = load_checkpoint(tmp_path / "network.safetensors")
@@ -358,7 +363,13 @@ def test_a_run_is_a_record_with_its_network(one_thread, tmp_path):
     assert "files" not in constant
 
 
-def test_a_bar_is_shown_only_when_asked_for(one_thread, monkeypatch, capfd):
+def test_a_run_refuses_other_data_than_those_it_was_planned_for():
+    for other in ({"feature_points": 3}, {"dataset": "digits49"}, {"splits": SPLITS}):
+        with pytest.raises(ValueError, match="`splits` must be those of the data"):
+            run(real() | other, offline=True, progress=False)
+
+
+def test_a_bar_is_shown_only_when_asked_for(monkeypatch, capfd):
     labels = []
 
     class Bar(training.ProgressBar):

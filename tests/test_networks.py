@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from pbnn.networks import MLP, ABNet, PBGNet, fingerprint
+from pbnn.baselines import MLP
+from pbnn.networks import ABNet, PBGNet, fingerprint
 from pbnn.seeding import generator
 
 
@@ -151,6 +152,13 @@ def test_the_bias_of_the_prior_is_that_of_the_output_in_prior_and_start(kind, hi
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert net.kl().item() == pytest.approx(plain.kl().item())
     assert net.config == plain.config
+
+
+def test_a_restart_keeps_how_the_labels_lean():
+    net = PBGNet(4, (), bias=True, prior_bias=-3.0, generator=generator(0, "p"))
+    net.restart(generator(1, "start"))
+    assert net.output.weight.mean[:, -1].tolist() == [-3]
+    assert net.kl() > 0
 
 
 def test_the_bias_of_the_prior_is_how_the_labels_lean():

@@ -26,6 +26,8 @@ from pathlib import Path
 import pbnn.data.files
 
 script, home = sys.argv[1], Path(sys.argv[2])
+# As Python does for a script.
+sys.path.insert(0, str(Path(script).parent))
 pbnn.data.files.cache_folder = lambda: home / "cache"
 answers = {}
 for name, (words, absent) in json.loads(sys.argv[3]).items():
@@ -52,7 +54,6 @@ import shlex
 del sys.modules["tyro"]
 import tyro
 
-sys.path.insert(0, str(Path(script).parent))
 import pac_bound_mnist as study
 from pbnn.study import command_of
 

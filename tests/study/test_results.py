@@ -7,6 +7,7 @@ import json
 import math
 import statistics
 
+import pac_bound_tables as tables
 import pandas as pd
 import pytest
 import torch
@@ -130,7 +131,7 @@ def test_what_bounds_no_better_than_the_constant_is_marked(study):
     records += [made_up("a", "mlp_tanh", None), made_up("c", "elbo", 0.9)]
     # Its mode may err more than the constant: it has no bound to be vacuous.
     records += [made_up("a", "pbgnet", 0.5, mode_train=0.6, mode_test=0.7)]
-    rows = study.rows_of(study.grid_of(records)).set_index(["dataset", "method"])
+    rows = tables.rows_of(tables.grid_of(records)).set_index(["dataset", "method"])
     marked = {place for place, mark in rows["vacuous"].items() if mark == "yes"}
     assert marked == {("b", "elbo"), ("a", "fixed_c"), ("a", "pbgnet")}
     assert set(rows["vacuous"]) == {"yes", ""}

@@ -215,7 +215,7 @@ def test_without_mnist_and_adult_bundled_data_stand_in_and_say_so(study, tmp_pat
     assert not [name for name in names if "mnist" in name]
     table = pd.read_csv(folder / "table.csv")
     assert list(zip(table["dataset"], table["method"], strict=True)) == [
-        *(("digits17", name) for name in ("majority", "pbgnet", "pbgnet_rf", "pbgnet_mode")),
+        *(("digits17", name) for name in ("majority", "pbgnet", "pbgnet_mode", "pbgnet_rf")),
         *(("breast_cancer", name) for name in ("majority", "pbgnet", "pbgnet_mode")),
     ]
     for path in folder.rglob("*"):
@@ -242,3 +242,19 @@ def test_the_constant_alone_has_a_table_and_no_figure_and_needs_no_extras(
     table = pd.read_csv(folder / "table.csv")
     assert list(table["method"]) == ["majority", "pbgnet", "pbgnet_mode"]
     assert (folder / "bound_vs_error.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"hidden": ("13",)}, "`hidden` must be one of the listed"),
+        ({"threads": 2, "methods": ("pbgnet_pre",)}, "`threads compile device` must be one of"),
+        ({"methods": ("abnet",), "hidden": ("unit",)}, "must leave something to run"),
+    ],
+)
+def test_a_refused_study_leaves_no_trace_in_the_ledger(study, tmp_path, wrong, message):
+    options = {"datasets": ("digits17",), "methods": ("pbgnet",), "seeds": 1, "offline": True}
+    config = study.Config(**(options | wrong), out=tmp_path / "out")
+    with pytest.raises(ValueError, match=message):
+        study.study(config)
+    assert not (tmp_path / "out").exists()
