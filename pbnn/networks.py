@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, cast
@@ -28,7 +29,7 @@ patterns of an inner layer of a chain are enumerated."""
 AGGREGATES = ("auto", "exact", "mean_field")
 
 
-class SignNetwork(nn.Module):
+class SignNetwork(nn.Module, ABC):
     """What tree and chain share: layers of Gaussian weights followed by signs.
 
     Parameters
@@ -121,27 +122,27 @@ class SignNetwork(nn.Module):
         return self.aggregate == "exact"
 
     @property
+    @abstractmethod
     def summable(self) -> bool:
         """Whether `exact_aggregate` can be computed at all."""
-        raise NotImplementedError
 
+    @abstractmethod
     def copies(self) -> list[int]:
         """How many independent copies of each layer one network of the posterior holds."""
-        raise NotImplementedError
 
+    @abstractmethod
     def exact_map(self) -> Callable[[Tensor], Tensor]:
         """F, without sampling, as a function of the means that `hidden_moments` gives of points.
 
         What does not depend on the points is computed here, once.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def sample_mean(self, hidden_means: Tensor, generator: torch.Generator) -> Tensor:
         """One fresh network for every datum, its last layer averaged analytically; shape (n,).
 
         Takes the means of `hidden_moments`, so that many draws pass over the input once.
         """
-        raise NotImplementedError
 
     def layers(self) -> list[SignLinear]:
         """All layers, from the input to the output."""
