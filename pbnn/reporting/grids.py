@@ -67,7 +67,7 @@ def bound_by_network(
     levels = grid[grid["method"] == majority].set_index("dataset")["bound_gibbs"].dropna()
     datasets = list(drawn["dataset"].unique())
     methods = list(drawn["method"].unique())
-    networks = list(dict.fromkeys(drawn["hidden"]))
+    networks = sorted(set(drawn["hidden"]), key=_size)
     places = list(order or methods)
 
     def draw() -> Figure:
@@ -99,3 +99,10 @@ def bound_by_network(
         return figure
 
     return save(draw, path)
+
+
+def _size(hidden: str) -> tuple[int, ...]:
+    """Depth, then widths; what is no list of widths, such as ``unit``, comes first."""
+    parts = hidden.split("-")
+    known = all(part.isdigit() for part in parts)
+    return (len(parts), *map(int, parts)) if known else (0,)

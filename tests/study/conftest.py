@@ -11,8 +11,6 @@ import pytest
 import torch
 
 SCRIPT = Path(__file__).resolve().parents[2] / "studies" / "pac_bound_mnist.py"
-# As for a script that is started: its neighbours are found.
-sys.path.insert(0, str(SCRIPT.parent))
 
 
 def sheltered(patch, study, home):
