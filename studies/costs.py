@@ -181,7 +181,7 @@ def growth(config: Config) -> Iterator[dict[str, Any]]:
 
 
 def measure(name: str, sizes: dict[str, int], work: str) -> tuple[float, float]:
-    """Seconds of the work, and by how many megabytes it raised this process's peak."""
+    """Seconds of the work, and the peak memory in megabytes of this process, which did no other."""
     torch.set_num_threads(1)
     kind: type[SignNetwork] = {"PBGNet": PBGNet, "ABNet": ABNet}[name]
     n, hidden = sizes["n"], (sizes["width"],) * sizes["depth"]
@@ -191,13 +191,12 @@ def measure(name: str, sizes: dict[str, int], work: str) -> tuple[float, float]:
     objective = BoundObjective(network, n, DELTA)
     few = min(n, 500)
     fit(objective, x[:few], y[:few], FitConfig(1, 256, 1e-3), generator=generator(0, "warm"))
-    before = peak_megabytes()
     start = time.perf_counter()
     if work == "epoch":
         fit(objective, x, y, FitConfig(1, 256, 1e-3), generator=generator(0, "batches"))
     else:
         risks(network, x, y, draws=10 * n, generator=generator(0, "draws"))
-    return time.perf_counter() - start, peak_megabytes() - before
+    return time.perf_counter() - start, peak_megabytes()
 
 
 def peak_megabytes() -> float:
@@ -236,8 +235,8 @@ def draw(folder: Path) -> None:
     """Table and figure from the CSV files."""
     about = read_json(folder / "study.json", "study description", SCHEMA_VERSION)
     runs, grown = pd.read_csv(folder / "race.csv"), pd.read_csv(folder / "growth.csv")
-    machine = ", ".join(str(part) for part in about["hardware"].values())
-    page = f"{machine}; one thread.\n\n{race_table(runs)}\n\n{growth_table(grown)}\n"
+    machine = about["hardware"]
+    page = f"{machine['cpu']}, {machine['cores']} cores; one thread.\n\n{race_table(runs)}\n\n{growth_table(grown)}\n"
     write_atomic(folder / "costs.md", page)
     save(lambda: figure_of(grown), folder / "growth")
     print(page)
@@ -277,7 +276,7 @@ def growth_table(grown: pd.DataFrame) -> str:
                     f"{row['megabytes']:.0f}",
                 )
             )
-    headers = ("varied", "value", "network", "work", "seconds", "factor", "MB above the data")
+    headers = ("varied", "value", "network", "work", "seconds", "factor", "peak MB")
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
 
 
