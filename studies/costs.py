@@ -236,7 +236,8 @@ def draw(folder: Path) -> None:
     about = read_json(folder / "study.json", "study description", SCHEMA_VERSION)
     runs, grown = pd.read_csv(folder / "race.csv"), pd.read_csv(folder / "growth.csv")
     machine = about["hardware"]
-    page = f"{machine['cpu']}, {machine['cores']} cores; one thread.\n\n{race_table(runs)}\n\n{growth_table(grown)}\n"
+    head = f"{machine['cpu']}, {machine['cores']} cores; one thread."
+    page = f"{head}\n\n{race_table(runs)}\n\n{growth_table(grown)}\n"
     write_atomic(folder / "costs.md", page)
     save(lambda: figure_of(grown), folder / "growth")
     print(page)
