@@ -346,7 +346,8 @@ def study(config: Config) -> Path:
     )
     certificates = {r["key"]: r["certificates"] for r in shown if "certificates" in r}
     write_json(folder / "certificates.json", {"schema_version": SCHEMA_VERSION} | certificates)
-    sources = ", ".join(dict.fromkeys(task.source.split(";")[0] for task in tasks.values()))
+    # The first sentence of each: the others are about columns.
+    sources = ", ".join(dict.fromkeys(task.source.split(". ")[0] for task in tasks.values()))
     told = {"source": sources, "substitute": substitute, "preset": config.preset}
     told |= {"seeds": config.seeds, "delta": config.delta}
     where = ("data_dir", "out", "redraw", "workers", "scheduler")

@@ -36,9 +36,9 @@ _VARIANTS = {
 
 _ENCODINGS = {"adult": encode_adult, "ads": encode_ads}
 _NOTES = {
-    "adult": f"; columns 0 to {len(ADULT_CONTINUOUS) - 1} are continuous and raw "
+    "adult": f". Columns 0 to {len(ADULT_CONTINUOUS) - 1} are continuous and raw "
     f"({', '.join(ADULT_CONTINUOUS)}), the others one-hot; >50K is +1",
-    "ads": " without its first four columns; all are 0 or 1; an advertisement is +1",
+    "ads": " without its first four columns. All are 0 or 1; an advertisement is +1",
 }
 
 TASKS: tuple[str, ...] = (*_VARIANTS, "breast_cancer", *_ENCODINGS)
