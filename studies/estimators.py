@@ -15,9 +15,7 @@ units do not share what is below them (`PBGNet`); in between it is the mean of n
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,12 +39,14 @@ from pbnn.networks import ABNet, PBGNet
 from pbnn.objectives import RiskObjective
 from pbnn.reporting.drawing import GREY, fit, label_rows, legend, look_of, make_panels, save
 from pbnn.seeding import generator
+from pbnn.study import command_of, run_study
 from pbnn.training import FitConfig
 from pbnn.training import fit as train
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "estimators"
 SCHEMA_VERSION = 1
+FOLDERS = ("data_dir", "out", "offline", "redraw")
 
 SAMPLED = ("reinforce", "reinforce_baseline", "straight_through", "conditional")
 DRAWS = (1, 2, 10, 100, 1000)
@@ -274,7 +274,10 @@ def study(config: Config) -> Path:
         write_atomic(folder / f"{part}.csv", frame.to_csv(index=False, lineterminator="\n"))
     described: dict[str, Any] = {"dataset": task.name, "sha256": task.sha256}
     described |= {name: getattr(config, name) for name in ("points", "replications", "seed")}
-    described |= {"deep_draws": config.deep_draws, "command": command_of(config)}
+    described |= {
+        "deep_draws": config.deep_draws,
+        "command": command_of(config, f"studies/{NAME}.py", FOLDERS),
+    }
     write_json(
         folder / "study.json", {"schema_version": SCHEMA_VERSION} | described | environment()
     )
@@ -431,35 +434,5 @@ def bias_table(frame: pd.DataFrame, about: dict[str, Any]) -> str:
     )
 
 
-def command_of(config: Config) -> str:
-    """The command that repeats a study, without the folders, which differ between machines."""
-    words = [f"python studies/{NAME}.py"]
-    for field in dataclasses.fields(Config):
-        value = getattr(config, field.name)
-        if value != field.default and field.name not in ("data_dir", "out", "offline", "redraw"):
-            words.append(f"--{field.name.replace('_', '-')} {value}")
-    return " ".join(words)
-
-
-def parse() -> Config:
-    """The configuration from the command line."""
-    try:
-        import tyro
-    except ImportError:
-        if len(sys.argv) > 1:
-            raise SystemExit("Flags need the package tyro: pip install tyro") from None
-        return Config()
-    return tyro.cli(Config, description=__doc__)
-
-
-def main() -> None:
-    """Run the study from the command line."""
-    try:
-        folder = study(parse())
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from None
-    print(f"Tables and figure are in {folder}")
-
-
 if __name__ == "__main__":
-    main()
+    run_study(study, Config, __doc__)
