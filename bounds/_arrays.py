@@ -3,7 +3,8 @@
 Every public function calls `prepare` once. It checks the arguments, turns them into float64
 arrays of one library, and returns that library's namespace (`numpy` or `torch`) with the arrays
 and a `finish` that gives the result back in the kind that came in. The functions in between use
-only operations that both namespaces spell alike.
+only operations that both namespaces spell alike. So do the intervals of `pbnn.bounds.exact`, the
+third namespace: they run through the same formulas, which are written once.
 
 Values are checked, except those of torch tensors that require gradients: these are inside a
 training loop, where looking at a value would make the device wait.
@@ -14,7 +15,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
@@ -36,54 +37,64 @@ Predicate: TypeAlias = Callable[[Any], Any]
 Finish: TypeAlias = Callable[..., Any]
 
 
+# A mean that was summed in float64 may miss [0, 1] by this much; it is then moved back to the end.
+ROUNDING = 1e-12
+
+
 def _probability(x: Any) -> Any:
-    return (x >= 0) & (x <= 1)
+    return (x >= -ROUNDING) & (x <= 1 + ROUNDING)
 
 
 def _count(x: Any) -> Any:
     return (x >= 1) & (x < math.inf) & (x % 1 == 0)
 
 
-_PROBABILITY = (_probability, "must lie in [0, 1]")
-_COUNT = (_count, "must be a whole number, at least 1")
-_COST = (lambda x: x >= 0, "must be non-negative")
+Domain: TypeAlias = tuple[Predicate, str]
+PROBABILITY: Domain = (_probability, "must lie in [0, 1]")
+COUNT: Domain = (_count, "must be a whole number, at least 1")
+COST: Domain = (lambda x: x >= 0, "must be non-negative")
+POSITIVE: Domain = (lambda x: (x > 0) & (x < math.inf), "must lie in (0, inf)")
+ABOVE_ONE: Domain = (lambda x: (x > 1) & (x < math.inf), "must lie in (1, inf)")
+FINITE: Domain = (lambda x: abs(x) < math.inf, "must be finite")
 
-DOMAINS: dict[str, tuple[Predicate, str]] = {
-    "q": _PROBABILITY,
-    "p": _PROBABILITY,
-    "risk": _PROBABILITY,
-    "tandem_loss": _PROBABILITY,
-    "gibbs_bound": _PROBABILITY,
-    "lower_right": _PROBABILITY,
-    "lower_wrong": _PROBABILITY,
-    "c": _COST,
-    "kl": _COST,
-    "n": _COUNT,
-    "draws": _COUNT,
+DOMAINS: dict[str, Domain] = {
+    **dict.fromkeys(["q", "p", "risk", "tandem_loss", "disagreement_rate"], PROBABILITY),
+    **dict.fromkeys(["gibbs_bound", "lower_right", "lower_wrong", "frequency"], PROBABILITY),
+    **dict.fromkeys(["c", "kl", "divergence", "variance", "second_moment"], COST),
+    **dict.fromkeys(["n", "n_pairs", "draws"], COUNT),
     "errors": (lambda x: _count(x + 1), "must be a whole number, at least 0"),
     "delta": (lambda x: (x > 0) & (x < 1), "must lie in (0, 1)"),
-    "C": (lambda x: (x > 0) & (x < math.inf), "must lie in (0, inf)"),
-    "lam": (lambda x: (x > 0) & (x < 2), "must lie in (0, 2)"),
 }
+"""What the arguments that many bounds share must be; those of one bound it gives to `prepare`."""
 
 
-def prepare(**inputs: Real) -> tuple[Any, list[Any], Finish]:
+def prepare(
+    domains: Mapping[str, Domain] | None = None, /, **inputs: Real
+) -> tuple[Any, list[Any], Finish]:
     """The namespace, the checked float64 arguments, and the way back to the caller's kind.
+
+    `domains` are those of arguments that `DOMAINS` does not have, or has otherwise.
 
     Raises
     ------
     TypeError
         If an argument is no real number, array or tensor, or arrays meet tensors.
     ValueError
-        If a value is outside the domain that `DOMAINS` gives its name.
+        If a value is outside its domain, or shapes do not broadcast.
     """
     kinds = {name: _kind(name, value) for name, value in inputs.items()}
+    if "interval" in kinds.values():
+        first = next(inputs[name] for name, kind in kinds.items() if kind == "interval")
+        return first.namespace, list(map(first.lift, inputs.values())), lambda x, wide=False: x
     tensors = [inputs[name] for name, kind in kinds.items() if kind == "tensor"]
     arrays = [name for name, kind in kinds.items() if kind == "array"]
+    _check_shapes(inputs)
+    domains = {name: (domains or {}).get(name) or DOMAINS[name] for name in inputs}
     if not tensors:
         values = [_as_array(name, value) for name, value in inputs.items()]
-        for name, value in zip(inputs, values, strict=True):
-            check(name, value, *DOMAINS[name])
+        for (name, domain), value in zip(domains.items(), values, strict=True):
+            check(name, value, *domain)
+        values = _within(np, domains, values)
         return np, values, _as_numpy if arrays or "scalar" in kinds.values() else _as_float
     if arrays:
         raise TypeError(f"`{arrays[0]}` is a NumPy array among torch tensors; convert it first.")
@@ -95,12 +106,28 @@ def prepare(**inputs: Real) -> tuple[Any, list[Any], Finish]:
     for name, value in inputs.items():
         if kinds[name] != "tensor":
             # On the host: numbers are checked in training too, and no device has to wait.
-            check(name, _as_array(name, value), *DOMAINS[name])
+            check(name, _as_array(name, value), *domains[name])
         elif not value.requires_grad:
-            check(name, value, *DOMAINS[name])
+            check(name, value, *domains[name])
     values = [_as_tensor(name, value, device) for name, value in inputs.items()]
-    # An outward result must stay float64: float32 could round it back in.
+    values = _within(torch, domains, values)
+    # A certified result must stay float64: float32 could round it back in.
     return torch, values, lambda result, wide=False: result if wide else result.to(dtype)
+
+
+def _within(xp: Any, domains: Mapping[str, Domain], values: list[Any]) -> list[Any]:
+    """Probabilities that miss [0, 1] by rounding, moved to its end."""
+    pairs = zip(domains.values(), values, strict=True)
+    return [xp.clip(x, 0.0, 1.0) if domain is PROBABILITY else x for domain, x in pairs]
+
+
+def _check_shapes(inputs: Mapping[str, Any]) -> None:
+    shapes = {name: tuple(getattr(value, "shape", ())) for name, value in inputs.items()}
+    try:
+        np.broadcast_shapes(*shapes.values())
+    except ValueError:
+        told = ", ".join(f"`{name}` {shape}" for name, shape in shapes.items() if shape)
+        raise ValueError(f"Shapes must broadcast, got {told}.") from None
 
 
 def quiet(function: Callable[P, T]) -> Callable[P, T]:
@@ -122,6 +149,20 @@ def check(name: str, value: Any, holds: Predicate, domain: str) -> None:
         raise ValueError(f"`{name}` {domain}, got {value[~good].reshape(-1)[0].item()!r}.")
 
 
+def at_most(x: Any, limit: Any) -> Any:
+    """Whether `x` exceeds its limit by no more than rounding."""
+    return x <= limit + ROUNDING * abs(limit)
+
+
+def compare(
+    xp: Any, name: str, value: Any, holds: Callable[[Any, Any], Any], other: Any, domain: str
+) -> None:
+    """Check one argument by another, unless this is inside a training loop or among intervals."""
+    training = getattr(value, "requires_grad", False) or getattr(other, "requires_grad", False)
+    if not training and not hasattr(xp, "kl_inverse"):
+        check(name, value + 0 * other, lambda x: holds(x, other), domain)
+
+
 def outward(value: Any, xp: Any, up: bool = True) -> Any:
     """A float64 `value` moved by `SLACK` and one unit in the last place, without gradient."""
     if xp is not np:
@@ -130,21 +171,18 @@ def outward(value: Any, xp: Any, up: bool = True) -> Any:
     return xp.nextafter(value, xp.zeros_like(value) + (math.inf if up else -math.inf))
 
 
-def close(value: Any, xp: Any, finish: Finish, *, clip: bool, round_up: bool) -> Any:
+def close(value: Any, xp: Any, finish: Finish, *, clip: bool, round_up: bool = False) -> Any:
     """The last steps of a bound: round it up, clip it to [0, 1], return the caller's kind."""
-    if round_up:
+    if round_up and not hasattr(xp, "kl_inverse"):
         value = outward(value, xp)
     if clip:
         value = xp.clip(value, 0.0, 1.0)
     return finish(value, wide=round_up)
 
 
-def log_constant(xp: Any, n: Any, delta: Any) -> Any:
-    """The confidence term ln(2 sqrt(n) / delta), as a sum of non-negative terms."""
-    return math.log(2) + 0.5 * xp.log(n) - xp.log(delta)
-
-
 def _kind(name: str, value: object) -> str:
+    if getattr(value, "namespace", None) is not None:
+        return "interval"
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         if value.dtype.is_complex or value.dtype == torch.bool:

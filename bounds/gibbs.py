@@ -4,39 +4,45 @@ They share their terms. The loss lies in [0, 1]; the `n` examples are independen
 distribution; the prior does not depend on them (one learned on part of a sample leaves the other
 part to be counted in `n`). With probability at least 1 - delta over the examples, each bound holds
 for every posterior at once, so posteriors may be chosen, and the bound watched, freely. `risk`
-must be exact or itself bounded from above, see `pbnn.bounds.holdout.monte_carlo`.
+must be exact or itself bounded from above, see `pbnn.bounds.monte_carlo`.
 
-With ``outward=True`` the float64 result is not below the real value for the same inputs; it
-exceeds it by a relative 1e-13 at most, and carries no gradient.
+With ``certify=True`` the float64 result is not below the real value for the same inputs; it
+exceeds it by a relative 1e-13 at most, and carries no gradient. `pbnn.bounds.exact` gives the
+nearest such number, for every bound of the package.
 """
 
 from __future__ import annotations
 
-import math
+import functools
 
-from pbnn.bounds._arrays import Real, close, log_constant, prepare, quiet
-from pbnn.bounds.kl import exponent, inverse
+from pbnn.bounds._arrays import Real, close, prepare
+from pbnn.bounds.catalogue import EVERY_POSTERIOR, catalogued
+from pbnn.bounds.constants import log_constant
+from pbnn.bounds.kl import inverse
+
+GIBBS = "Gibbs risk"
+MEAN = "mean loss under the posterior"
 
 
-def catoni(
+@catalogued(GIBBS, EVERY_POSTERIOR, "Maurer 2004, Theorem 5")
+def maurer(
     risk: Real,
     kl: Real,
     n: Real,
     *,
     delta: Real = 0.05,
-    C: Real | None = None,
-    fixed: bool = False,
+    constant: str = "maurer",
     clip: bool = True,
-    outward: bool = False,
+    certify: bool = False,
 ) -> Real:
-    r"""Catoni's bound on the Gibbs risk, with its temperature chosen freely or in advance.
+    r"""The Langford-Seeger bound on the Gibbs risk with Maurer's constant.
 
-    .. math:: \frac{1 - \exp\left(-C\,\hat R - \frac{\mathrm{KL} + M}{n}\right)}{1 - e^{-C}},
-              \qquad M = \ln\frac{2\sqrt n}{\delta}.
+    .. math:: \mathrm{kl}^{+}\!\left(\hat R,
+              \frac{\mathrm{KL} + \ln\frac{2\sqrt n}{\delta}}{n}\right)
 
-    This holds for every :math:`C > 0` at once. Its infimum over `C` is `maurer`, and that is what
-    ``C=None`` returns. With ``fixed=True`` the price is only :math:`M = \ln\frac{1}{\delta}`, but
-    `C` must not depend on the examples: a grid of values costs ``union_price(len(grid))``.
+    Nothing but the posterior may depend on the examples. With ``constant="xi"`` it is a little
+    tighter, with ``constant="kt"`` it may be looked at after every example, and with "seeger" it
+    is Seeger's original. `clip` is without effect, as the value lies in [0, 1].
 
     Parameters
     ----------
@@ -48,13 +54,12 @@ def catoni(
         Number of examples behind `risk`.
     delta : float, array or tensor
         Probability that the bound may fail, in (0, 1).
-    C : float, array or tensor, optional
-        Inverse temperature, positive.
-    fixed : bool
-        Whether `C` was fixed before the examples were seen.
+    constant : {"maurer", "xi", "kt", "seeger", "union"}
+        What stands in the place of :math:`2\sqrt n`, see `pbnn.bounds.constants`; to be chosen
+        without the data. With "kt" (and "union") the bound holds for all `n` at once.
     clip : bool
         Whether to clip to [0, 1]; training wants the gradient that clipping removes.
-    outward : bool
+    certify : bool
         Whether to round up, see the head of this module.
 
     Returns
@@ -65,52 +70,14 @@ def catoni(
     Raises
     ------
     ValueError
-        If an argument is outside its domain, or ``fixed=True`` comes without `C`.
-
-    References
-    ----------
-    O. Catoni (2007), "PAC-Bayesian supervised classification", Theorem 1.2.1 (fixed).
-    G. Letarte, P. Germain, B. Guedj, F. Laviolette (2019), "Dichotomize and generalize",
-    Theorem 3 (every C), https://arxiv.org/abs/1905.10259.
-
-    Examples
-    --------
-    >>> round(catoni(0.1, 50.0, 10_000), 6)
-    0.135468
-    >>> round(catoni(0.1, 50.0, 10_000, C=1.0, fixed=True), 6)
-    0.158111
-    """
-    if C is None:
-        if fixed:
-            raise ValueError("`C` must be given when `fixed` is true, got None.")
-        return maurer(risk, kl, n, delta=delta, clip=clip, outward=outward)
-    xp, (risk, kl, n, delta, C), finish = prepare(risk=risk, kl=kl, n=n, delta=delta, C=C)
-    price = -xp.log(delta) if fixed else log_constant(xp, n, delta)
-    value = xp.expm1(-C * risk - (kl + price) / n) / xp.expm1(-C)
-    return close(value, xp, finish, clip=clip, round_up=outward)
-
-
-def maurer(
-    risk: Real,
-    kl: Real,
-    n: Real,
-    *,
-    delta: Real = 0.05,
-    clip: bool = True,
-    outward: bool = False,
-) -> Real:
-    r"""The Langford-Seeger bound on the Gibbs risk with Maurer's constant.
-
-    .. math:: \mathrm{kl}^{+}\!\left(\hat R,
-              \frac{\mathrm{KL} + \ln\frac{2\sqrt n}{\delta}}{n}\right)
-
-    Nothing but the posterior may depend on the examples. Arguments and errors as for `catoni`,
-    which it never exceeds; `clip` is without effect, as the value lies in [0, 1].
+        If an argument is outside its domain, shapes do not broadcast, or `constant` is unknown.
 
     References
     ----------
     A. Maurer (2004), "A note on the PAC Bayesian theorem", Theorem 5,
-    https://arxiv.org/abs/cs/0411099.
+    https://arxiv.org/abs/cs/0411099. M. Seeger (2002), "PAC-Bayesian generalisation error bounds
+    for Gaussian process classification", JMLR 3, Theorem 1 (n + 1). J. Langford (2005), "Tutorial
+    on practical prediction theory for classification", JMLR 6.
 
     Examples
     --------
@@ -118,56 +85,37 @@ def maurer(
     0.135468
     """
     xp, (risk, kl, n, delta), finish = prepare(risk=risk, kl=kl, n=n, delta=delta)
-    budget = (kl + log_constant(xp, n, delta)) / n
-    return finish(inverse(xp, risk, budget, round_outward=outward), wide=outward)
+    budget = (kl + log_constant(xp, n, delta, constant)) / n
+    return finish(inverse(xp, risk, budget, round_outward=certify), wide=certify)
 
 
-@quiet
-def catoni_optimal_c(risk: Real, kl: Real, n: Real, *, delta: Real = 0.05) -> Real:
-    r"""The `C` at which `catoni` is smallest, where it equals `maurer`.
-
-    .. math:: C^{*} = \ln\frac{p\,(1 - \hat R)}{\hat R\,(1 - p)},
-              \qquad p = \text{maurer}(\hat R, \mathrm{KL}, n)
-
-    It depends on the examples, so it may serve the bound that holds for every `C`, never the
-    one with ``fixed=True``. It is infinite at a risk of 0 or 1, and carries no gradient: at the
-    smallest value the bound does not change with `C`. Arguments and errors as for `catoni`.
-
-    References
-    ----------
-    G. Letarte, P. Germain, B. Guedj, F. Laviolette (2019), "Dichotomize and generalize",
-    Theorem 3, https://arxiv.org/abs/1905.10259.
-
-    Examples
-    --------
-    >>> C = catoni_optimal_c(0.1, 50.0, 10_000)
-    >>> abs(catoni(0.1, 50.0, 10_000, C=C) - maurer(0.1, 50.0, 10_000)) < 1e-12
-    True
-    """
-    xp, (risk, kl, n, delta), finish = prepare(risk=risk, kl=kl, n=n, delta=delta)
-    budget = (kl + log_constant(xp, n, delta)) / n
-    risk, budget = (x.detach() if hasattr(x, "detach") else x for x in (risk, budget))
-    inside = (risk > 0) & (risk < 1) & (budget < math.inf)
-    r = xp.where(inside, risk, 0.5)
-    u = exponent(xp, 1 - r, r, xp.where(inside, budget, 1.0))
-    return finish(xp.where(inside, u + xp.log1p(-(1 - r) * xp.expm1(-u) / r), math.inf))
+for _name, _constant, _conditions, _source in (
+    ("maurer_xi", "xi", EVERY_POSTERIOR, "Germain et al. 2009, Corollary 2.1"),
+    ("anytime", "kt", EVERY_POSTERIOR + ", and for all n", "Chugg et al. 2023; Krichevsky 1981"),
+    ("seeger", "seeger", EVERY_POSTERIOR, "Seeger 2002, Theorem 1"),
+):
+    catalogued(GIBBS, _conditions, _source, name=_name)(
+        functools.partial(maurer, constant=_constant)
+    )
 
 
+@catalogued(GIBBS, EVERY_POSTERIOR, "McAllester 1999, Theorem 1")
 def mcallester(
     risk: Real,
     kl: Real,
     n: Real,
     *,
     delta: Real = 0.05,
+    constant: str = "maurer",
     clip: bool = True,
-    outward: bool = False,
+    certify: bool = False,
 ) -> Real:
     r"""McAllester's bound on the Gibbs risk, with Maurer's constant.
 
     .. math:: \hat R + \sqrt{\frac{\mathrm{KL} + \ln\frac{2\sqrt n}{\delta}}{2 n}}
 
     It is `maurer` relaxed by Pinsker's inequality. Nothing but the posterior may depend on the
-    examples. Arguments and errors as for `catoni`.
+    examples. Arguments and errors as for `maurer`.
 
     References
     ----------
@@ -180,18 +128,21 @@ def mcallester(
     0.153988
     """
     xp, (risk, kl, n, delta), finish = prepare(risk=risk, kl=kl, n=n, delta=delta)
-    value = risk + xp.sqrt((kl + log_constant(xp, n, delta)) / (2 * n))
-    return close(value, xp, finish, clip=clip, round_up=outward)
+    value = risk + xp.sqrt((kl + log_constant(xp, n, delta, constant)) / (2 * n))
+    return close(value, xp, finish, clip=clip, round_up=certify)
 
 
+@catalogued(GIBBS, EVERY_POSTERIOR, "Perez-Ortiz et al. 2021, eq. (5)")
 def quadratic(
     risk: Real,
     kl: Real,
     n: Real,
     *,
     delta: Real = 0.05,
+    tight: bool = False,
+    constant: str = "maurer",
     clip: bool = True,
-    outward: bool = False,
+    certify: bool = False,
 ) -> Real:
     r"""The quadratic bound on the Gibbs risk, faster than `mcallester` where the risk is small.
 
@@ -199,8 +150,9 @@ def quadratic(
               \qquad a = \frac{\mathrm{KL} + \ln\frac{2\sqrt n}{\delta}}{2n}
 
     It is `maurer` relaxed by :math:`\mathrm{kl}(q \| p) \ge (p-q)^2 / 2p`, and equals `thiemann`
-    at its best `lam`. Nothing but the posterior may depend on the examples. Arguments and errors
-    as for `catoni`.
+    at its best `lam`. With ``tight=True`` :math:`a` is multiplied by :math:`1 - \hat R`, which
+    :math:`\mathrm{kl}(q \| p) \ge (p-q)^2 / 2p(1-q)` allows. Nothing but the posterior
+    may depend on the examples. Arguments and errors as for `maurer`.
 
     References
     ----------
@@ -213,49 +165,113 @@ def quadratic(
     0.140468
     """
     xp, (risk, kl, n, delta), finish = prepare(risk=risk, kl=kl, n=n, delta=delta)
-    a = (kl + log_constant(xp, n, delta)) / (2 * n)
+    a = (kl + log_constant(xp, n, delta, constant)) / (2 * n)
+    if tight:
+        a = a * (1 - risk)
     value = (xp.sqrt(risk + a) + xp.sqrt(a)) ** 2
-    return close(value, xp, finish, clip=clip, round_up=outward)
+    return close(value, xp, finish, clip=clip, round_up=certify)
 
 
-def thiemann(
+@catalogued(GIBBS, EVERY_POSTERIOR, "Tolstikhin and Seldin 2013, eq. (3)")
+def tolstikhin_seldin(
     risk: Real,
     kl: Real,
     n: Real,
     *,
     delta: Real = 0.05,
-    lam: Real | None = None,
+    constant: str = "maurer",
     clip: bool = True,
-    outward: bool = False,
 ) -> Real:
-    r"""Thiemann's bound on the Gibbs risk: linear in the risk and the KL divergence.
+    r"""The explicit relaxation of `maurer` by Tolstikhin and Seldin, here with Maurer's constant.
 
-    .. math:: \frac{\hat R}{1 - \lambda/2}
-              + \frac{\mathrm{KL} + \ln\frac{2\sqrt n}{\delta}}{n \lambda (1 - \lambda/2)}
+    .. math:: \hat R + \sqrt{2 \hat R \kappa} + 2 \kappa,
+              \qquad \kappa = \frac{\mathrm{KL} + \ln\frac{2\sqrt n}{\delta}}{n}
 
-    It holds for every :math:`\lambda \in (0, 2)` at once, so `lam` may depend on the examples;
-    ``lam=None`` takes the best one in closed form,
-    :math:`\lambda^{*} = 2 / (\sqrt{2 n \hat R / (\mathrm{KL} + M) + 1} + 1)`. Other arguments and
-    errors as for `catoni`; `lam` outside (0, 2) is a ValueError.
+    With :math:`\kappa/2` in the place of :math:`\kappa`, as some code has it, it is no bound.
+    Nothing but the posterior may depend on the examples. Arguments and errors as for `maurer`.
 
     References
     ----------
-    N. Thiemann, C. Igel, O. Wintenberger, Y. Seldin (2017), "A strongly quasiconvex PAC-Bayesian
-    bound", Theorem 3 and eq. (8), https://arxiv.org/abs/1608.05610.
+    I. Tolstikhin, Y. Seldin (2013), "PAC-Bayes-empirical-Bernstein inequality", NIPS 26, eq. (3).
 
     Examples
     --------
-    >>> round(thiemann(0.1, 50.0, 10_000, lam=0.5), 6)
-    0.148878
-    >>> round(thiemann(0.1, 50.0, 10_000), 6)
-    0.140468
+    >>> round(tolstikhin_seldin(0.1, 50.0, 10_000), 6)
+    0.145804
     """
-    if lam is None:
-        xp, (risk, kl, n, delta), finish = prepare(risk=risk, kl=kl, n=n, delta=delta)
-        evidence = kl + log_constant(xp, n, delta)
-        lam = 2 / (xp.sqrt(2 * n * risk / evidence + 1) + 1)
-    else:
-        xp, (risk, kl, n, delta, lam), finish = prepare(risk=risk, kl=kl, n=n, delta=delta, lam=lam)
-        evidence = kl + log_constant(xp, n, delta)
-    value = (risk + evidence / (n * lam)) / (1 - lam / 2)
-    return close(value, xp, finish, clip=clip, round_up=outward)
+    xp, (risk, kl, n, delta), finish = prepare(risk=risk, kl=kl, n=n, delta=delta)
+    budget = (kl + log_constant(xp, n, delta, constant)) / n
+    value = risk + xp.sqrt(2 * risk * budget) + 2 * budget
+    return close(value, xp, finish, clip=clip)
+
+
+@catalogued(
+    GIBBS,
+    EVERY_POSTERIOR,
+    "Begin et al. 2016, Theorem 9",
+    coverage="it is `maurer` with a larger divergence",
+)
+def renyi(
+    risk: Real,
+    divergence: Real,
+    n: Real,
+    *,
+    delta: Real = 0.05,
+    constant: str = "maurer",
+    clip: bool = True,
+    certify: bool = False,
+) -> Real:
+    r"""The kl bound with a Renyi divergence, for posteriors whose KL divergence is not at hand.
+
+    .. math:: \mathrm{kl}^{+}\!\left(\hat R,
+              \frac{D_\alpha(Q \| P) + \ln\frac{2\sqrt n}{\delta}}{n}\right),
+              \qquad D_\alpha = \frac{1}{\alpha - 1} \ln \mathbb{E}_{h \sim P}
+              \left(\frac{dQ}{dP}(h)\right)^{\alpha}
+
+    for any :math:`\alpha > 1`. Since :math:`D_\alpha \ge \mathrm{KL}` it is never below `maurer`,
+    and :math:`\alpha` may be chosen freely. Nothing but the posterior may depend on the examples.
+    `divergence` is :math:`D_\alpha` in nats; other arguments and errors as for `maurer`.
+
+    References
+    ----------
+    L. Begin, P. Germain, F. Laviolette, J.-F. Roy (2016), "PAC-Bayesian bounds based on the Renyi
+    divergence", AISTATS, Theorem 9.
+
+    Examples
+    --------
+    >>> round(renyi(0.1, 60.0, 10_000), 6)
+    0.13866
+    """
+    given = prepare(risk=risk, divergence=divergence, n=n, delta=delta)
+    xp, (risk, divergence, n, delta), finish = given
+    budget = (divergence + log_constant(xp, n, delta, constant)) / n
+    return finish(inverse(xp, risk, budget, round_outward=certify), wide=certify)
+
+
+@catalogued(GIBBS, EVERY_POSTERIOR, "Alquier and Guedj 2018, Theorem 1")
+def chi_square(
+    risk: Real, divergence: Real, n: Real, *, delta: Real = 0.05, clip: bool = True
+) -> Real:
+    r"""The bound by Chebyshev's inequality, with a chi-square divergence.
+
+    .. math:: \hat R + \sqrt{\frac{1 + \chi^2(Q \| P)}{4 n \delta}}, \qquad
+              \chi^2 = \mathbb{E}_{h \sim P}\left(\frac{dQ}{dP}(h)\right)^2 - 1
+
+    Only the second moment of the loss enters, and the price is :math:`1/\delta` instead of its
+    logarithm. Nothing but the posterior may depend on the examples. `divergence` is
+    :math:`\chi^2`, at least 0; other arguments and errors as for `maurer`.
+
+    References
+    ----------
+    P. Alquier, B. Guedj (2018), "Simpler PAC-Bayesian bounds for hostile data", Machine Learning
+    107, Theorem 1, https://arxiv.org/abs/1610.07193.
+
+    Examples
+    --------
+    >>> round(chi_square(0.1, 3.0, 10_000), 6)
+    0.144721
+    """
+    given = prepare(risk=risk, divergence=divergence, n=n, delta=delta)
+    xp, (risk, divergence, n, delta), finish = given
+    value = risk + xp.sqrt((1 + divergence) / (4 * n * delta))
+    return close(value, xp, finish, clip=clip)

@@ -1,4 +1,9 @@
-"""Bounds from data that no training has seen, and the Monte-Carlo step of a certificate."""
+"""Bounds on the risk of one fixed predictor from data that no training has seen.
+
+The predictor, the number of examples and `delta` must not depend on these data. They hold for one
+predictor: to choose among several by what they tell, share `delta` among all of them first, see
+`pbnn.bounds.union`.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from pbnn.bounds import _arrays
-from pbnn.bounds._arrays import Real, check, prepare, quiet
+from pbnn.bounds._arrays import Real, check, close, outward, prepare, quiet
+from pbnn.bounds.catalogue import FIXED_PREDICTOR, catalogued
 from pbnn.bounds.kl import inverse
 
 _WIDER = 1e-10  # relative; ten times the largest error seen
+_ERRORS = FIXED_PREDICTOR.replace("losses in [0, 1]", "losses of 0 or 1")
 
 
+@catalogued(
+    "risk of a fixed predictor",
+    _ERRORS,
+    "Clopper and Pearson (1934); Langford (2005)",
+)
 def clopper_pearson(
-    errors: Real, n: Real, *, delta: Real = 0.05, side: str = "upper", outward: bool = False
+    errors: Real, n: Real, *, delta: Real = 0.05, side: str = "upper", certify: bool = False
 ) -> Real:
     r"""The exact binomial bound on the risk of one fixed classifier from a held-out sample.
 
@@ -38,7 +49,7 @@ def clopper_pearson(
         Probability that the (one-sided) bound may fail, in (0, 1).
     side : {"upper", "lower"}
         Which bound.
-    outward : bool
+    certify : bool
         Widen by a relative 1e-10. The incomplete beta function has no proved accuracy; against 40
         digits, for n up to 1e9, the error of the result was 8e-12 at most.
 
@@ -64,51 +75,97 @@ def clopper_pearson(
     >>> clopper_pearson(10, 10)
     1.0
     """
-    if side not in ("upper", "lower"):
-        raise ValueError(f'`side` must be "upper" or "lower", got {side!r}.')
+    check_side(side)
     xp, given, finish = prepare(errors=errors, n=n, delta=delta)
+    if hasattr(xp, "binomial_inverse"):
+        return finish(xp.binomial_inverse(*given, side))
     k, n, delta = (x if xp is np else x.detach().cpu().numpy() for x in given)
     check("errors", k + 0 * n, lambda e: e <= n, "must not exceed `n`")
-    value = _binomial(k, n, delta, side, outward)
+    value = _binomial(k, n, delta, side, certify)
     if xp is not np:
         value = xp.as_tensor(value, device=given[0].device)
-    return finish(value, wide=outward)
+    return finish(value, wide=certify)
 
 
-def monte_carlo(
-    risk: Real, draws: Real, *, delta: Real = 0.05, clip: bool = True, outward: bool = False
+@catalogued(
+    "risk of a fixed predictor",
+    _ERRORS,
+    "Chernoff (1952); Hoeffding (1963), Theorem 1",
+)
+def chernoff(
+    errors: Real, n: Real, *, delta: Real = 0.05, side: str = "upper", certify: bool = False
 ) -> Real:
-    r"""Upper bound on a Gibbs risk that was estimated by drawing networks.
+    r"""Chernoff's bound on the risk of one fixed classifier from a held-out sample.
 
-    .. math:: \mathrm{kl}^{+}\!\left(\hat r, \frac{\ln(1/\delta)}{m}\right)
+    .. math:: \mathrm{kl}^{\pm}\!\left(\frac kn, \frac{\ln(1/\delta)}{n}\right)
 
-    It holds by Chernoff's inequality for a mean of :math:`m` independent losses in [0, 1], whose
-    expectations need not be equal. Put it in place of `risk` in a bound that grows with the risk;
-    the two shares of delta add up.
+    It is `clopper_pearson` in closed form, and never tighter. For losses between 0 and 1 it is
+    `pbnn.bounds.monte_carlo`. Arguments and errors as for `clopper_pearson`, except
 
-    A draw is one independent draw of the *weights*. A fresh network for each of the `n` examples,
-    repeated over `passes`, makes :math:`m = n \cdot \text{passes}`. One network shared by a batch
-    makes one draw, however large the batch: :math:`m` is the number of batches, `risk` their mean
-    (with unequal batches take :math:`Z_b = \text{errors}_b / n_{\max}`, bound its mean, and
-    multiply by :math:`B\,n_{\max} / \sum_b n_b`). The number of draws must be fixed before looking.
+    Parameters
+    ----------
+    certify : bool
+        Whether to round outward: not inside the real value for the same inputs, see `kl_inverse`.
+
+    References
+    ----------
+    W. Hoeffding (1963), "Probability inequalities for sums of bounded random variables", JASA 58,
+    Theorem 1. J. Langford (2005), "Tutorial on practical prediction theory for classification",
+    JMLR 6.
+
+    Examples
+    --------
+    >>> round(chernoff(104, 10_000), 6)
+    0.013082
+    """
+    check_side(side)
+    xp, (k, n, delta), finish = prepare(errors=errors, n=n, delta=delta)
+    if hasattr(xp, "kl_inverse"):
+        return finish(inverse(xp, k / n, -xp.log(delta) / n, side=side))
+    if not getattr(k, "requires_grad", False):
+        check("errors", k + 0 * n, lambda e: e <= n, "must not exceed `n`")
+    q = k / n
+    if certify:
+        beyond = xp.zeros_like(q) + (1.0 if side == "upper" else 0.0)
+        q = q if xp is np else q.detach()
+        q = xp.where((k > 0) & (k < n), xp.nextafter(q, beyond), q)
+    value = inverse(xp, q, -xp.log(delta) / n, side=side, round_outward=certify)
+    return finish(value, wide=certify)
+
+
+@catalogued(
+    "risk of a fixed predictor",
+    FIXED_PREDICTOR + "; n is at least 2",
+    "Maurer and Pontil (2009), Theorem 4",
+)
+def maurer_pontil(
+    risk: Real, n: Real, *, variance: Real, delta: Real = 0.05, clip: bool = True
+) -> Real:
+    r"""The empirical Bernstein bound on the risk of one fixed predictor, from a held-out sample.
+
+    .. math:: \hat r + \sqrt{\frac{2 V \ln(2/\delta)}{n}} + \frac{7 \ln(2/\delta)}{3 (n - 1)}
+
+    The predictor, `n` and `delta` must not depend on the sample. It beats Chernoff's bound where
+    the losses vary much less than those of 0 or 1 with the same mean; where the losses
+    themselves are at hand, `pbnn.bounds.betting` is tighter.
 
     Parameters
     ----------
     risk : float, array or tensor
-        Mean loss of the draws, in [0, 1].
-    draws : int, array or tensor
-        Number :math:`m` of independent draws.
+        Mean loss, in [0, 1].
+    n : int, array or tensor
+        Number of independent examples, at least 2.
+    variance : float, array or tensor
+        Unbiased variance :math:`V` of the losses, with :math:`n - 1` in its denominator.
     delta : float, array or tensor
-        Probability that this step may fail, in (0, 1), to be added to that of the bound.
+        Probability that the (one-sided) bound may fail, in (0, 1).
     clip : bool
-        Without effect, as the value lies in [0, 1].
-    outward : bool
-        Whether to round up: not below the real value for the same inputs, see `kl_inverse`.
+        Whether to clip to [0, 1].
 
     Returns
     -------
     float, array or tensor
-        Probability, of the broadcast shape.
+        The bound, of the broadcast shape.
 
     Raises
     ------
@@ -117,30 +174,39 @@ def monte_carlo(
 
     References
     ----------
-    J. Langford, R. Caruana (2001), "(Not) bounding the true error", NIPS 14, with the one-sided
-    Chernoff bound.
+    A. Maurer, M. Pontil (2009), "Empirical Bernstein bounds and sample variance penalization",
+    COLT, Theorem 4, https://arxiv.org/abs/0907.3740.
 
     Examples
     --------
-    >>> round(monte_carlo(0.1, 10_000), 6)
-    0.107503
+    >>> round(maurer_pontil(0.1, 10_000, variance=0.001), 6)
+    0.10172
     """
-    xp, (risk, draws, delta), finish = prepare(risk=risk, draws=draws, delta=delta)
-    value = inverse(xp, risk, -xp.log(delta) / draws, round_outward=outward)
-    return finish(value, wide=outward)
+    domains = {"n": (lambda x: (x >= 2) & (x % 1 == 0), "must be a whole number, at least 2")}
+    given = prepare(domains, risk=risk, n=n, variance=variance, delta=delta)
+    xp, (risk, n, variance, delta), finish = given
+    price = -xp.log(delta / 2)
+    value = risk + xp.sqrt(2 * variance * price / n) + 7 * price / (3 * (n - 1))
+    return close(value, xp, finish, clip=clip, round_up=False)
+
+
+def check_side(side: str) -> None:
+    """Raise a ValueError unless `side` names one."""
+    if side not in ("upper", "lower"):
+        raise ValueError(f'`side` must be "upper" or "lower", got {side!r}.')
 
 
 @quiet
-def _binomial(k: Any, n: Any, delta: Any, side: str, outward: bool) -> Any:
+def _binomial(k: Any, n: Any, delta: Any, side: str, certify: bool) -> Any:
     if side == "upper":
         # The complemented inverse: 1 - delta would lose digits of a small delta.
         value = np.where(k < n, _beta_inverse(k + 1, np.maximum(n - k, 1), delta, True), 1.0)
     else:
         value = np.where(k > 0, _beta_inverse(np.maximum(k, 1), n - k + 1, delta, False), 0.0)
-    if not outward:
+    if not certify:
         return value
     value = value * (1 + _WIDER if side == "upper" else 1 - _WIDER)
-    return np.clip(_arrays.outward(value, np, up=side == "upper"), 0.0, 1.0)
+    return np.clip(outward(value, np, up=side == "upper"), 0.0, 1.0)
 
 
 def _beta_inverse(a: Any, b: Any, delta: Any, complement: bool) -> Any:

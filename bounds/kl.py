@@ -48,14 +48,14 @@ def binary_kl(q: Real, p: Real) -> Real:
     inf
     """
     xp, (q, p), finish = prepare(q=q, p=p)
-    if xp is not np:
+    if hasattr(xp, "broadcast_tensors"):
         q, p = xp.broadcast_tensors(q, p)
         function, _ = _functions()
         return finish(function.apply(q, p))
     return finish(divergence(xp, q, p))
 
 
-def kl_inverse(q: Real, c: Real, side: str = "upper", *, outward: bool = False) -> Real:
+def kl_inverse(q: Real, c: Real, side: str = "upper", *, certify: bool = False) -> Real:
     r"""The largest (or smallest) mean within a kl budget of an observed one.
 
     .. math:: \mathrm{kl}^{+}(q, c) = \sup\{p \in [q, 1] : \mathrm{kl}(q \| p) \le c\}, \qquad
@@ -73,7 +73,7 @@ def kl_inverse(q: Real, c: Real, side: str = "upper", *, outward: bool = False) 
         Budget in nats, at least 0; infinity gives 1 (upper) or 0 (lower).
     side : {"upper", "lower"}
         Which inverse.
-    outward : bool
+    certify : bool
         Round away from `q`: the float64 result is then never below (upper) or above (lower) the
         real value for these very `q` and `c`, even when `c` itself carries a relative error of
         1e-14; it exceeds it by a relative 4e-14 at most (upper). It carries no gradient.
@@ -109,12 +109,14 @@ def kl_inverse(q: Real, c: Real, side: str = "upper", *, outward: bool = False) 
     if side not in ("upper", "lower"):
         raise ValueError(f'`side` must be "upper" or "lower", got {side!r}.')
     xp, (q, c), finish = prepare(q=q, c=c)
-    value = inverse(xp, q, c, side=side, round_outward=outward)
-    return finish(value, wide=outward)
+    value = inverse(xp, q, c, side=side, round_outward=certify)
+    return finish(value, wide=certify)
 
 
 def inverse(xp: Any, q: Any, c: Any, *, side: str = "upper", round_outward: bool = False) -> Any:
     """`kl_inverse` on float64 arrays of the namespace `xp`, unchecked."""
+    if hasattr(xp, "kl_inverse"):
+        return xp.kl_inverse(q, c, side)
     if round_outward:
         q = q.detach() if xp is not np else q
         value = _solve(xp, q, _arrays.outward(c, xp), side, slack=SLACK)
@@ -135,6 +137,8 @@ def inverse(xp: Any, q: Any, c: Any, *, side: str = "upper", round_outward: bool
 @quiet
 def divergence(xp: Any, q: Any, p: Any) -> Any:
     """`binary_kl` on float64 arrays of the namespace `xp`, unchecked."""
+    if hasattr(xp, "binary_kl"):
+        return xp.binary_kl(q, p)
     return _excess(xp, q, p, p - q) + _excess(xp, 1 - q, 1 - p, q - p)
 
 

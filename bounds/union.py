@@ -3,8 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The least of several bounds, as `best_of` found it.
+
+    Attributes
+    ----------
+    name : str
+        Whose bound it is.
+    bound : float
+        Its value.
+    delta : float
+        Its share of the probability of failure.
+    price : float
+        What the choice cost it, ln(delta / share) in nats.
+    bounds : dict of str to float
+        All bounds, each at its share; with probability 1 - delta they hold together.
+    """
+
+    name: str
+    bound: float
+    delta: float
+    price: float
+    bounds: dict[str, float]
 
 
 def union_price(count: int) -> float:
@@ -119,6 +145,81 @@ def delta_each(delta: float, count: int) -> float:
     """
     _check_delta(delta)
     return _round_down(Fraction(delta) / _whole(count))
+
+
+def best_of(
+    candidates: Mapping[str, Callable[..., float]],
+    *,
+    delta: float = 0.05,
+    weights: Mapping[str, float] | None = None,
+) -> Choice:
+    r"""The least of several bounds, each evaluated at its share of the probability of failure.
+
+    .. math:: \min_i B_i(\delta_i), \qquad \delta_i = w_i\,\delta, \qquad \sum_i w_i \le 1
+
+    Neither the candidates nor their weights may depend on the data; which one wins may.
+
+    Parameters
+    ----------
+    candidates : mapping of str to callable
+        Name -> bound, a function of the keyword `delta` that returns a float, such as
+        ``functools.partial(maurer, 0.1, 50.0, 1000)``.
+    delta : float
+        Probability that any of the bounds may fail, in (0, 1).
+    weights : mapping of str to float, optional
+        Positive weights of the same names, with a sum of at most 1; equal ones by default. See
+        `share_delta`.
+
+    Returns
+    -------
+    Choice
+        The least bound, the first of them where several are.
+
+    Raises
+    ------
+    ValueError
+        If there is no candidate, the names of `weights` differ, a bound is NaN, or `delta` or a
+        weight is outside its domain.
+    TypeError
+        If a candidate returns something else than a float.
+
+    References
+    ----------
+    J. Langford (2005), "Tutorial on practical prediction theory for classification", JMLR 6
+    (union bound).
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> from pbnn.bounds import chernoff, maurer_pontil
+    >>> best = best_of({"kl": partial(chernoff, 20, 200),
+    ...                 "variance": partial(maurer_pontil, 0.1, 200, variance=0.001)})
+    >>> best.name, round(best.bound, 6), best.delta
+    ('variance', 0.158, 0.025)
+    """
+    _check_delta(delta)
+    if not candidates:
+        raise ValueError("`candidates` must hold at least one bound, got none.")
+    if weights is None:
+        shares = dict.fromkeys(candidates, delta_each(delta, len(candidates)))
+    elif set(weights) != set(candidates):
+        odd = sorted(map(repr, set(weights) ^ set(candidates)))
+        raise ValueError(f"`weights` must name the candidates, got a difference in {odd[0]}.")
+    else:
+        shares = share_delta(delta, weights)
+    bounds = {name: _number(name, bound(delta=shares[name])) for name, bound in candidates.items()}
+    name = min(bounds, key=bounds.__getitem__)
+    share = shares[name]
+    return Choice(name, bounds[name], share, math.log(delta / share), bounds)
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        kind = type(value).__name__
+        raise TypeError(f"`candidates` must return a float, got {kind} from {name!r}.")
+    if math.isnan(value):
+        raise ValueError(f"`candidates` must return a number, got nan from {name!r}.")
+    return float(value)
 
 
 def _check_delta(delta: float) -> None:

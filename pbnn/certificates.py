@@ -16,6 +16,7 @@ from pbnn.bounds import (
     clopper_pearson,
     delta_each,
     derandomised,
+    exact,
     maurer,
     monte_carlo,
     share_delta,
@@ -238,8 +239,23 @@ def holdout_bound(errors: int, n: int, budget: Budget, rounding: float) -> float
     `errors` counts one fresh network for every point (`errors_of_one_draw_each`), so it is exactly
     binomial with the Gibbs risk, up to the rounding of the probabilities.
     """
-    upper = clopper_pearson(errors, n, delta=budget.each(), outward=True)
-    return min(1.0, float(upper) + rounding)
+    upper = exact.upper(clopper_pearson, errors, n, delta=budget.each())
+    return min(1.0, math.nextafter(upper + rounding, math.inf))
+
+
+def recertified(certificate: Certificate) -> Certificate:
+    """The same statement with its bound computed again from its ingredients, rounded outward.
+
+    Raises
+    ------
+    ValueError
+        If the bound that stands there does not agree with its ingredients.
+    """
+    c = certificate
+    verify(c)
+    upper = _risk_upper(c.theorem, c.risk, c.draws, c.rounding, c.events)
+    bound = _bound(c.theorem, upper, c.kl, c.n, c.lower_right, c.events)
+    return dataclasses.replace(c, risk_upper=upper, bound=bound)
 
 
 def verify(certificate: Certificate, where: str = "certificate") -> None:
@@ -306,7 +322,7 @@ def _risk_upper(
     """Empirical risk after the Monte-Carlo step and the allowance for rounding."""
     if draws:
         event = events["tandem_draws" if theorem == "tandem" else "gibbs_draws"]
-        risk = float(monte_carlo(risk, draws, delta=event, outward=True))
+        risk = exact.upper(monte_carlo, risk, draws, delta=event)
     return min(1.0, math.nextafter(risk + rounding, math.inf))
 
 
@@ -314,14 +330,14 @@ def _bound(
     theorem: str, risk: float, kl: float, n: int, lower_right: float, events: dict[str, float]
 ) -> float:
     if theorem == "tandem":
-        return float(tandem(risk, kl, n, delta=events["tandem"], outward=True))
-    gibbs = float(maurer(risk, kl, n, delta=events["gibbs"], outward=True))
+        return exact.upper(tandem, risk, kl, n, delta=events["tandem"])
+    gibbs = exact.upper(maurer, risk, kl, n, delta=events["gibbs"])
     if theorem == "maurer":
         return gibbs
     # No vote is bounded by a Gibbs bound above ½; one below b can only come of the rare event.
     if not lower_right <= gibbs < 0.5:
         return 1.0
-    return float(derandomised(gibbs, lower_right, 0.5, outward=True))
+    return exact.upper(derandomised, gibbs, lower_right, 0.5)
 
 
 def kl_upper(network: SignNetwork) -> float:

@@ -13,7 +13,7 @@ import torch
 
 from pbnn.augmentation import random_affine
 from pbnn.baselines import MLP
-from pbnn.bounds import clopper_pearson, delta_each
+from pbnn.bounds import clopper_pearson, delta_each, exact
 from pbnn.certificates import Budget, Provenance, certify_gibbs, certify_vote, holdout_bound
 from pbnn.data import Splits, Task, load, split
 from pbnn.environment import environment
@@ -110,7 +110,7 @@ def majority(cell: Cell, points: Points, label: str | None) -> dict[str, Any]:
         errors, errors_test = len(y) - errors, 1 - errors_test
     delta = delta_each(cell["delta"], 2 * cell["seeds"])
     risk = errors / len(y)
-    bound = float(clopper_pearson(errors, len(y), delta=delta, outward=True))
+    bound = exact.upper(clopper_pearson, errors, len(y), delta=delta)
     measures = {"n": len(y), "gibbs_train": risk, "gibbs_test": errors_test}
     measures |= {"error_train": risk, "error_test": errors_test}
     return {"measures": measures | {"bound_gibbs": bound, "bound_vote": bound}}

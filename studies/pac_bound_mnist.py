@@ -13,7 +13,7 @@ probability 1 − δ.
     python studies/pac_bound_mnist.py                 # quick: reports/pac_bound_mnist_quick
     python studies/pac_bound_mnist.py --preset paper  # the committed reports/pac_bound_mnist
     python studies/pac_bound_mnist.py --workers 2     # runs side by side, in processes of their own
-    python studies/pac_bound_mnist.py --redraw        # tables and figures again, from the CSVs
+    python studies/pac_bound_mnist.py --redraw        # certificates, tables, figures once more
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from pac_bound_priors import CONVOLVED, GRID, LARGE, PRIORS, check_listed, inputs_of
-from pac_bound_tables import SCHEMA_VERSION, draw, shown_of
+from pac_bound_tables import SCHEMA_VERSION, draw, recertify, shown_of
 
 from pbnn import reporting
 from pbnn.data import DataUnavailable, Task, embedded_twin, load
@@ -88,7 +88,7 @@ class Config:
     compile: bool = False
     """Compile the training loss with torch.compile."""
     redraw: bool = False
-    """Make tables and figures again from records.csv and curves.csv, without training."""
+    """Certify again from certificates.json, and make tables and figures from the CSVs."""
 
     def __post_init__(self) -> None:
         for field in ("seeds", "threads", "workers"):
@@ -314,6 +314,7 @@ def study(config: Config) -> Path:
     if config.redraw:
         folders = [folder_of(config, substitute) for substitute in (False, True)]
         folder = next((f for f in folders if (f / "study.json").exists()), folders[0])
+        recertify(folder)
         draw(folder)
         return folder
     given, config = config, config.filled()

@@ -11,7 +11,8 @@ import pandas as pd
 
 from pbnn import reporting
 from pbnn.bounds import maurer
-from pbnn.files import read_json, write_atomic
+from pbnn.certificates import Certificate, recertified
+from pbnn.files import read_json, write_atomic, write_json
 from pbnn.methods import hidden_name
 
 SCHEMA_VERSION = 1
@@ -52,6 +53,31 @@ def draw(folder: Path) -> None:
             curves, folder / f"learning_curves{digits}", title=title, order=order
         )
     print((folder / f"table{digits}.md").read_text(encoding="utf-8"))
+
+
+def recertify(folder: Path) -> None:
+    """Compute the certificates of a folder again, rounded outward, and enter them in its CSV.
+
+    Each must agree with its ingredients and with the row that quotes it: a ValueError says which
+    does not. A folder without certificates is left as it is.
+    """
+    path = folder / "certificates.json"
+    if not path.exists():
+        return
+    kept = read_json(path, "certificates", SCHEMA_VERSION)
+    records = reporting.records_from_csv(folder / "records.csv")
+    by_key = {record["key"]: record["measures"] for record in records}
+    for key, pair in kept.items():
+        if key == "schema_version":
+            continue
+        for name, fields in pair.items():
+            old = Certificate.from_dict(fields, f"{path}, {key}")
+            if by_key[key][f"bound_{name}"] != old.bound:
+                raise ValueError(f"{folder / 'records.csv'}: {key} does not quote its certificate.")
+            new = recertified(old)
+            pair[name], by_key[key][f"bound_{name}"] = new.to_dict(), new.bound
+    write_json(path, kept)
+    reporting.write_records_csv(records, folder / "records.csv")
 
 
 MODE = "pbgnet_mode"

@@ -129,9 +129,9 @@ def exact_kl(q, p):
 
 def test_maurer_and_monte_carlo_rounded_outward():
     risk, kl, n, delta = random_cases()
-    bounds = maurer(risk, kl, n, delta=delta, outward=True)
-    steps = monte_carlo(risk, n, delta=delta, outward=True)
-    assert np.array_equal(bounds, catoni(risk, kl, n, delta=delta, outward=True))
+    bounds = maurer(risk, kl, n, delta=delta, certify=True)
+    steps = monte_carlo(risk, n, delta=delta, certify=True)
+    assert np.array_equal(bounds, catoni(risk, kl, n, delta=delta, certify=True))
     for r, k, m, d, bound, step in zip(risk, kl, n, delta, bounds, steps, strict=True):
         budget = (mpmath.mpf(k) + log_constant(m, d)) / m
         assert bound == 1 or exact_kl(r, bound) >= budget
@@ -147,14 +147,14 @@ def test_closed_forms_rounded_outward():
             quadratic: (mpmath.sqrt(risk + half) + mpmath.sqrt(half)) ** 2,
         }
         for bound, value in exact.items():
-            got = bound(r, k, n, delta=d, clip=False, outward=True)
+            got = bound(r, k, n, delta=d, clip=False, certify=True)
             assert value <= got <= value * (1 + mpmath.mpf("1e-13"))
-        assert thiemann(r, k, n, delta=d, clip=False, outward=True) >= exact[quadratic]
+        assert thiemann(r, k, n, delta=d, clip=False, certify=True) >= exact[quadratic]
         width = 1 - mpmath.mpf(lam) / 2
         value = (risk + c / mpmath.mpf(lam)) / width
-        assert thiemann(r, k, n, delta=d, lam=lam, clip=False, outward=True) >= value
+        assert thiemann(r, k, n, delta=d, lam=lam, clip=False, certify=True) >= value
         value = mpmath.expm1(-mpmath.mpf(C) * risk - c) / mpmath.expm1(-mpmath.mpf(C))
-        assert catoni(r, k, n, delta=d, C=C, clip=False, outward=True) >= value
+        assert catoni(r, k, n, delta=d, C=C, clip=False, certify=True) >= value
 
 
 def test_maurer_fails_no_more_often_than_promised():

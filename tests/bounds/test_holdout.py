@@ -1,15 +1,17 @@
-"""Clopper-Pearson against its definition, and the Monte-Carlo step against its promise."""
+"""Bounds of a fixed predictor against their definitions and their promise."""
 
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import mpmath
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
-from pbnn.bounds import clopper_pearson, kl_inverse, maurer, monte_carlo
+from pbnn.bounds import chernoff, clopper_pearson, kl_inverse, maurer_pontil, monte_carlo
 
 mpmath.mp.dps = 50
 
@@ -35,8 +37,8 @@ def cases(count, digits=9):
 
 def test_outward_bounds_keep_the_tail():
     for k, n, delta in cases(1_500):
-        upper = clopper_pearson(k, n, delta=delta, outward=True)
-        lower = clopper_pearson(k, n, delta=delta, side="lower", outward=True)
+        upper = clopper_pearson(k, n, delta=delta, certify=True)
+        lower = clopper_pearson(k, n, delta=delta, side="lower", certify=True)
         assert upper == 1 or binomial_cdf(k, n, upper) <= delta
         assert upper == 1 or k < n
         assert lower == 0 or 1 - binomial_cdf(k - 1, n, lower) <= delta
@@ -86,12 +88,6 @@ def test_it_is_tighter_than_chernoff():
         assert clopper_pearson(k, 100) < monte_carlo(k / 100, 100)
 
 
-def test_the_monte_carlo_step_is_one_sided():
-    expected = kl_inverse(0.1, math.log(1 / 0.02) / 500)
-    assert monte_carlo(0.1, 500, delta=0.02) == pytest.approx(expected, rel=1e-15)
-    assert monte_carlo(0.1, 500, delta=0.02) < maurer(0.1, 0.0, 500, delta=0.02)
-
-
 @pytest.mark.parametrize("p", [0.03, 0.37])
 def test_clopper_pearson_fails_no_more_often_than_promised(p):
     trials, delta = 20_000, 0.05
@@ -101,14 +97,91 @@ def test_clopper_pearson_fails_no_more_often_than_promised(p):
     assert np.mean(clopper_pearson(k, 80, delta=delta, side="lower") > p) <= allowed
 
 
-def test_a_shared_network_counts_once_a_batch():
-    """Batches of 100 that share a network: counting data as draws breaks the promise."""
-    trials, delta = 4_000, 0.05
-    rng = np.random.default_rng(2)
-    batches, size = 30, 100
-    risk_of_network = rng.choice([0.05, 0.45], size=(trials, batches))
-    errors = rng.binomial(size, risk_of_network)
-    risk = errors.mean(axis=1) / size
-    allowed = delta + 4 * math.sqrt(delta * (1 - delta) / trials)
-    assert np.mean(monte_carlo(risk, batches, delta=delta) < 0.25) <= allowed
-    assert np.mean(monte_carlo(risk, batches * size, delta=delta) < 0.25) > allowed
+@pytest.mark.parametrize("side", ["upper", "lower"])
+def test_chernoff_is_the_kl_inverse_of_the_error_rate(side):
+    n = 40
+    for k in (0, 1, 17, 39, 40):
+        expected = kl_inverse(k / n, math.log(1 / 0.1) / n, side)
+        assert chernoff(k, n, delta=0.1, side=side) == pytest.approx(expected, rel=1e-14)
+        mirror = chernoff(n - k, n, delta=0.1, side="lower" if side == "upper" else "upper")
+        assert chernoff(k, n, delta=0.1, side=side) == pytest.approx(1 - mirror, abs=1e-14)
+        binomial = clopper_pearson(k, n, delta=0.1, side=side)
+        inside = binomial <= chernoff(k, n, delta=0.1, side=side) + 1e-15
+        assert inside if side == "upper" else binomial >= chernoff(k, n, delta=0.1, side=side)
+    # For losses between 0 and 1 it is the Monte-Carlo step.
+    assert chernoff(3, 7) == pytest.approx(monte_carlo(3 / 7, 7), rel=1e-14)
+
+
+def test_certified_chernoff_is_outside_the_real_value():
+    """With the error rate as the real quotient, not its nearest float64."""
+    for k, n, delta in cases(400):
+        q = mpmath.mpf(k) / n
+        budget = -mpmath.log(mpmath.mpf(delta)) / n
+        for side in ("upper", "lower"):
+            p = mpmath.mpf(chernoff(k, n, delta=delta, side=side, certify=True))
+            if 0 < p < 1:
+                near = q * mpmath.log(q / p) if k else 0
+                far = (1 - q) * mpmath.log((1 - q) / (1 - p)) if k < n else 0
+                assert near + far >= budget
+                assert float(p) == pytest.approx(chernoff(k, n, delta=delta, side=side), rel=1e-11)
+                assert (p > q) == (side == "upper")
+            else:
+                assert (k == n or p == 1) if side == "upper" else k == 0
+    certified = chernoff(torch.tensor([3.0], requires_grad=True), 10, certify=True)
+    assert certified.dtype == torch.float64
+    assert not certified.requires_grad
+
+
+def test_the_rounded_error_rate_is_moved_outward(monkeypatch):
+    """Where the quotient was rounded down, the inverse is still taken of no less."""
+    seen = []
+
+    def record(xp, q, c, side="upper", round_outward=False):
+        seen.append(Fraction(float(q)))
+        return q
+
+    monkeypatch.setattr("pbnn.bounds.holdout.inverse", record)
+    for k in range(50):
+        chernoff(k, 49, certify=True)
+        chernoff(k, 49, side="lower", certify=True)
+        high, low = seen[-2:]
+        assert low <= Fraction(k, 49) <= high
+        assert low >= 0
+        assert high <= 1
+
+
+def test_chernoff_refuses_what_clopper_pearson_does():
+    with pytest.raises(ValueError, match=r"`errors` must not exceed `n`, got 6.0"):
+        chernoff(6, 5)
+    with pytest.raises(ValueError, match=r"`errors` must be a whole number, at least 0, got 1.5"):
+        chernoff(1.5, 5)
+    with pytest.raises(ValueError, match=r"`side` must be .*, got 'both'"):
+        chernoff(1, 5, side="both")
+
+
+def test_maurer_and_pontil_by_hand():
+    # ln(2/delta) = 1: sqrt(2 * 0.02 / 4) = 0.1 and 7/(3 * 3).
+    delta = 2 / math.e
+    value = maurer_pontil(0.25, 4, variance=0.02, delta=delta, clip=False)
+    assert value == pytest.approx(0.25 + 0.1 + 7 / 9, rel=1e-14)
+    assert maurer_pontil(0.25, 4, variance=0.02, delta=delta) == 1
+    assert maurer_pontil(0.25, 2, variance=0.0, delta=delta, clip=False) == pytest.approx(31 / 12)
+    with pytest.raises(ValueError, match=r"`n` must be a whole number, at least 2, got 1.0"):
+        maurer_pontil(0.1, 1, variance=0.0)
+    with pytest.raises(ValueError, match=r"`n` must be a whole number, at least 2, got 2.5"):
+        maurer_pontil(0.1, 2.5, variance=0.0)
+    with pytest.raises(ValueError, match=r"`variance` must be non-negative, got -0.1"):
+        maurer_pontil(0.1, 10, variance=-0.1)
+    leaf = [torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in (0.1, 0.02)]
+    assert torch.autograd.gradcheck(lambda r, v: maurer_pontil(r, 100, variance=v), leaf)
+
+
+def test_maurer_and_pontil_fails_no_more_often_than_promised():
+    trials, delta, n = 20_000, 0.5, 40
+    losses = np.random.default_rng(3).random((trials, n)) ** 2
+    variance = losses.var(axis=1, ddof=1)
+    bound = maurer_pontil(losses.mean(axis=1), n, variance=variance, delta=delta)
+    assert np.mean(bound < 1 / 3) <= delta
+    # Much less than Chernoff where losses hardly vary, more where they do.
+    assert maurer_pontil(0.5, 900, variance=1e-4) < chernoff(450, 900)
+    assert maurer_pontil(0.5, 900, variance=0.25) > chernoff(450, 900)

@@ -147,12 +147,12 @@ def test_arguments_broadcast(function, arguments):
 def test_outward_tensors_stay_float64_and_carry_no_gradient():
     risk = torch.tensor([0.1], requires_grad=True)
     for function in (pb.maurer, pb.mcallester, pb.catoni, pb.first_order, pb.tandem):
-        bound = function(risk, 3.0, 100, outward=True)
+        bound = function(risk, 3.0, 100, certify=True)
         assert bound.dtype == torch.float64
         assert not bound.requires_grad
-        assert bound.item() == function(risk.item(), 3.0, 100, outward=True)
-    assert pb.clopper_pearson(torch.tensor([3.0]), 10, outward=True).dtype == torch.float64
-    assert not pb.derandomised(risk, risk / 2, outward=True).requires_grad
+        assert bound.item() == function(risk.item(), 3.0, 100, certify=True)
+    assert pb.clopper_pearson(torch.tensor([3.0]), 10, certify=True).dtype == torch.float64
+    assert not pb.derandomised(risk, risk / 2, certify=True).requires_grad
 
 
 def test_tensors_that_require_gradients_are_not_checked():

@@ -113,7 +113,7 @@ def test_the_inverse_grows_with_mean_and_budget():
 def test_outward_rounding_never_fails_and_costs_next_to_nothing(side):
     rng = np.random.default_rng(3)
     q, c = observed_means(rng, 10_000), 10 ** rng.uniform(-12, math.log10(30), 10_000)
-    p = kl_inverse(q, c, side, outward=True)
+    p = kl_inverse(q, c, side, certify=True)
     end, sign = (1, 1) if side == "upper" else (0, -1)
     for qi, ci, pi in zip(q, c, p, strict=True):
         if pi == end or qi in (0, 1):

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
 
-from pbnn.bounds import catoni, delta_each, maurer, share_delta, union_price
+from pbnn.bounds import (
+    Choice,
+    best_of,
+    catoni,
+    chernoff,
+    delta_each,
+    maurer,
+    maurer_pontil,
+    share_delta,
+    union_price,
+)
 
 
 def test_a_price_in_nats_is_a_share_of_delta():
@@ -79,3 +90,85 @@ def test_a_count_is_a_positive_integer():
     for count in (2.0, True, "3"):
         with pytest.raises(TypeError, match="`count` must be an integer"):
             delta_each(0.05, count)
+
+
+def test_the_best_of_several_pays_for_all():
+    candidates = {
+        "chernoff": partial(chernoff, 100, 1000),
+        "variance": partial(maurer_pontil, 0.1, 1000, variance=0.001),
+        "maurer": partial(maurer, 0.1, 0.0, 1000),
+    }
+    choice = best_of(candidates, delta=0.06)
+    share = delta_each(0.06, 3)
+    assert isinstance(choice, Choice)
+    assert choice.bounds == {name: bound(delta=share) for name, bound in candidates.items()}
+    assert (choice.name, choice.delta) == ("variance", share)
+    assert choice.bound == min(choice.bounds.values()) == choice.bounds["variance"]
+    assert choice.price == pytest.approx(union_price(3), rel=1e-12)
+    assert choice.bound > candidates["variance"](delta=0.06)
+    assert best_of({"maurer": candidates["maurer"]}).bound == maurer(0.1, 0.0, 1000)
+
+
+def test_the_shares_of_the_best_may_be_weighted():
+    seen = {}
+
+    def bound(name, value, *, delta):
+        seen[name] = delta
+        return value
+
+    candidates = {name: partial(bound, name, 0.5) for name in "abc"}
+    choice = best_of(candidates, delta=0.1, weights={"c": 0.5, "b": 0.25, "a": 0.125})
+    assert seen == choice_shares(0.1)
+    assert choice.name == "a"  # the first of equals
+    assert choice.delta == 0.0125
+    assert choice.price == pytest.approx(math.log(8))
+    best_of(candidates, delta=0.1)
+    assert sum(map(Fraction, seen.values())) <= Fraction(0.1)
+    assert best_of(candidates | {"d": partial(bound, "d", 1)}).name == "a"
+    assert best_of(candidates | {"d": partial(bound, "d", 0)}).name == "d"
+
+
+def choice_shares(delta):
+    return {"a": delta / 8, "b": delta / 4, "c": delta / 2}
+
+
+def test_a_choice_is_frozen():
+    choice = best_of({"a": lambda delta: delta})
+    assert choice == Choice("a", 0.05, 0.05, 0.0, {"a": 0.05})
+    with pytest.raises(AttributeError):
+        choice.bound = 0.0
+
+
+@pytest.mark.parametrize(
+    ("candidates", "options", "error", "message"),
+    [
+        ({}, {}, ValueError, "`candidates` must hold at least one bound, got none"),
+        ({"a": lambda delta: math.nan}, {}, ValueError, "must return a number, got nan from 'a'"),
+        ({"a": lambda delta: "x"}, {}, TypeError, "must return a float, got str from 'a'"),
+        ({"a": lambda delta: True}, {}, TypeError, "must return a float, got bool from 'a'"),
+        ({"a": lambda delta: np.ones(2)}, {}, TypeError, "got ndarray from 'a'"),
+        ({"a": lambda delta: 0.1}, {"delta": 1.0}, ValueError, "`delta` must lie in"),
+        ({"a": lambda delta: 0.1}, {"weights": {"b": 1.0}}, ValueError, "difference in 'a'"),
+        ({"a": lambda delta: 0.1}, {"weights": {"a": 1.5}}, ValueError, "sum to at most 1"),
+        ({"a": lambda delta: 0.1}, {"weights": {}}, ValueError, "difference in 'a'"),
+    ],
+)
+def test_candidates_outside_their_domain(candidates, options, error, message):
+    with pytest.raises(error, match=message):
+        best_of(candidates, **options)
+
+
+def test_the_best_fails_no_more_often_than_promised():
+    """Two bounds on the same sample, each of which is exact at its share."""
+    trials, delta = 4_000, 0.2
+    sample = np.random.default_rng(1).random((trials, 2))
+
+    def exact(u, *, delta):  # fails, falling below 0, with probability delta
+        return float(u - delta)
+
+    failures = [
+        best_of({"a": partial(exact, u), "b": partial(exact, v)}, delta=delta).bound < 0
+        for u, v in sample
+    ]
+    expected = 1 - (1 - delta / 2) ** 2
+    assert np.mean(failures) == pytest.approx(expected, abs=4 * math.sqrt(0.16 / trials))
