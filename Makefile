@@ -10,7 +10,7 @@ RUN = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
 
 .DEFAULT_GOAL = help
-.PHONY: help venv study test lint types unit doctest format benchmark api clean
+.PHONY: help venv study test lint types unit doctest format coverage benchmark api clean
 
 help: ## list the targets
 	@echo 'Targets:'
@@ -55,17 +55,21 @@ unit: $(STAMP) ## the tests
 	$(RUN) -m pytest $(PYTEST_ARGS)
 
 doctest: $(STAMP) ## the examples in the docstrings
-	$(RUN) -m pytest --doctest-modules --doctest-glob=README.md pbnn README.md
+	$(RUN) -m pytest --doctest-modules --doctest-glob='*.md' pbnn README.md docs/bounds.md
 
 format: $(STAMP) ## let ruff mend what it can
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
+coverage: $(STAMP) ## simulate the promise of every bound
+	$(RUN) studies/bound_coverage.py $(STUDY_ARGS)
+	$(RUN) studies/bound_rounding.py
+
 benchmark: $(STAMP) ## time the code
 	$(RUN) -m pytest tests/benchmarks $(PYTEST_ARGS)
 
-api: $(STAMP) ## rewrite tests/data/public_api.txt after a deliberate change
-	PBNN_UPDATE_API=1 $(RUN) -m pytest -q tests/test_public_api.py
+api: $(STAMP) ## rewrite the lists of public names and bounds after a deliberate change
+	PBNN_UPDATE_API=1 $(RUN) -m pytest -q tests/test_public_api.py tests/bounds/test_catalogue.py
 
 clean: ## remove .venv, caches and builds
 	rm -rf $(VENV) build dist pbnn.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

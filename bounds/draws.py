@@ -30,7 +30,7 @@ _WIDTH = 1e-10  # relative, of the interval in which bisection leaves the bound
 @catalogued(
     _QUANTITY,
     _CONDITIONS.format("one loss for each draw"),
-    "Hoeffding (1963), Theorem 1; Langford and Caruana (2001)",
+    "Hoeffding 1963, Theorem 1; Langford and Caruana 2001",
 )
 def monte_carlo(
     risk: Real, draws: Real, *, delta: Real = 0.05, side: str = "upper", certify: bool = False
@@ -91,7 +91,7 @@ def monte_carlo(
 @catalogued(
     _QUANTITY,
     _CONDITIONS.format("one draw for each batch, whose size is fixed before"),
-    "Hoeffding (1963), Theorem 1, for the batches scaled to the largest",
+    "Hoeffding 1963, Theorem 1, for batches scaled to the largest",
 )
 def monte_carlo_batches(
     errors: Real, sizes: Real, *, delta: float = 0.05, clip: bool = True, certify: bool = False
@@ -161,7 +161,7 @@ def monte_carlo_batches(
 @catalogued(
     _QUANTITY,
     _CONDITIONS.format("one loss for each draw"),
-    "Waudby-Smith and Ramdas (2024), with a mixture of fixed stakes",
+    "Waudby-Smith and Ramdas 2024, with a mixture of fixed stakes",
 )
 def betting(losses: Real, *, delta: float = 0.05) -> Real:
     r"""Upper bound on the mean of losses in [0, 1] by betting against every larger mean.

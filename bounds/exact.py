@@ -65,8 +65,9 @@ def lower(bound: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
     Examples
     --------
     >>> from pbnn.bounds import clopper_pearson
-    >>> lower(clopper_pearson, 3, 3, delta=0.125, side="lower")
-    0.5
+    >>> low, high = (end(clopper_pearson, 3, 100) for end in (lower, upper))
+    >>> math.nextafter(low, 1.0) == high
+    True
     """
     return _rounded(bound, args, kwargs, up=False)
 
@@ -76,19 +77,17 @@ def _enclosure(
 ) -> tuple[Fraction, Fraction]:
     """Ends between which the real value lies, computed with this many bits."""
     space = namespace()
+
+    def lifted(name: str, x: Any) -> Any:
+        return space.lift(x) if _is_number(x) and name not in _COUNTED else x
+
+    call = inspect.signature(bound).bind(*args, **kwargs)
+    call.apply_defaults()  # delta too: of a bound of sequences it may be the only number there is
     with space.backend.precision(bits):
-        points = [space.lift(x) if _is_number(x) else x for x in args]
-        # The default delta too: of a bound of sequences it may be the only number there is.
-        defaults = {
-            name: parameter.default
-            for name, parameter in inspect.signature(bound).parameters.items()
-            if isinstance(parameter.default, float)
-        }
-        named = {
-            name: space.lift(x) if _is_number(x) and name not in _COUNTED else x
-            for name, x in (defaults | kwargs).items()
-        }
-        value: Interval = bound(*points, **named)
+        given = [lifted("", x) for x in call.args]
+        value: Interval = bound(
+            *given, **{name: lifted(name, x) for name, x in call.kwargs.items()}
+        )
         return value.ends()
 
 

@@ -22,7 +22,7 @@ _ERRORS = FIXED_PREDICTOR.replace("losses in [0, 1]", "losses of 0 or 1")
 @catalogued(
     "risk of a fixed predictor",
     _ERRORS,
-    "Clopper and Pearson (1934); Langford (2005)",
+    "Clopper and Pearson 1934; Langford 2005",
 )
 def clopper_pearson(
     errors: Real, n: Real, *, delta: Real = 0.05, side: str = "upper", certify: bool = False
@@ -90,7 +90,7 @@ def clopper_pearson(
 @catalogued(
     "risk of a fixed predictor",
     _ERRORS,
-    "Chernoff (1952); Hoeffding (1963), Theorem 1",
+    "Chernoff 1952; Hoeffding 1963, Theorem 1",
 )
 def chernoff(
     errors: Real, n: Real, *, delta: Real = 0.05, side: str = "upper", certify: bool = False
@@ -136,7 +136,7 @@ def chernoff(
 @catalogued(
     "risk of a fixed predictor",
     FIXED_PREDICTOR + "; n is at least 2",
-    "Maurer and Pontil (2009), Theorem 4",
+    "Maurer and Pontil 2009, Theorem 4",
 )
 def maurer_pontil(
     risk: Real, n: Real, *, variance: Real, delta: Real = 0.05, clip: bool = True

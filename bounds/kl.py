@@ -166,7 +166,7 @@ def exponent(xp: Any, a: Any, b: Any, c: Any) -> Any:
     units in the last place an evaluation is wrong by at most 28 units of 2^-53 of a u. This moves
     the upper p by 28 such units of itself, the lower one by 28 (1 + u).
     """
-    scale = xp.sqrt(0.5 * a * c)
+    scale = xp.sqrt(0.5 * a) * xp.sqrt(c)  # a c may be below the least float64
     reach = 2 * scale * (scale + xp.sqrt(b + scale * scale)) / a
     log_b = xp.where(b < 0.5, xp.log(b), xp.log1p(-a))
     # Rounding must not put the start to the left: nothing after it may go beyond.

@@ -130,3 +130,10 @@ def test_outward_rounding_is_needed():
     q, c = rng.uniform(0.01, 0.9, 500), 10 ** rng.uniform(-4, 0, 500)
     below = [exact_kl(a, b) < x for a, b, x in zip(q, kl_inverse(q, c), c, strict=True)]
     assert 0.1 < np.mean(below) < 0.9
+
+
+def test_a_budget_far_above_a_tiny_mean():
+    """Their product is below the least float64; the inverse once came out as q itself."""
+    assert kl_inverse(1e-292, 1e-125, "lower", certify=True) == 0
+    assert kl_inverse(1e-292, 1e-125, "lower") == 0
+    assert kl_inverse(1e-200, 3e-200, "lower") == pytest.approx(1.86606e-202, rel=1e-5)

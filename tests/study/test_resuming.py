@@ -93,6 +93,42 @@ def test_redrawing_needs_only_the_csv_files(study, finished, copy):
     assert not (copy / "runs").exists()
 
 
+def test_a_redraw_certifies_again_to_the_same_bytes(study, finished, copy):
+    study.study(study.Config(redraw=True, out=copy))
+    assert contents(copy, MEASURED) == contents(finished, MEASURED)
+
+
+def test_a_redraw_mends_a_bound_that_was_rounded_otherwise(study, finished, copy):
+    """As of a certificate from before: above by some units of the last place, and quoted so."""
+    path = copy / "certificates.json"
+    kept = json.loads(path.read_text())
+    keys = (key for key in kept if key != "schema_version")
+    key = next(key for key in keys if kept[key]["gibbs"]["bound"] < 0.9)
+    exact = kept[key]["gibbs"]["bound"]
+    kept[key]["gibbs"]["bound"] = exact * (1 + 1e-14)
+    path.write_text(json.dumps(kept))
+    with pytest.raises(ValueError, match=f"{key} does not quote its certificate"):
+        study.study(study.Config(redraw=True, out=copy))
+    records = copy / "records.csv"
+    rows = records.read_text().splitlines(keepends=True)
+    old, new = repr(exact), repr(exact * (1 + 1e-14))
+    rows = [row.replace(old, new) if row.startswith(key) else row for row in rows]
+    records.write_text("".join(rows))
+    study.study(study.Config(redraw=True, out=copy))
+    assert contents(copy, MEASURED) == contents(finished, MEASURED)
+
+
+def test_a_redraw_refuses_a_bound_that_its_ingredients_do_not_give(study, copy):
+    path = copy / "certificates.json"
+    kept = json.loads(path.read_text())
+    key = next(key for key in kept if key != "schema_version")
+    risk = kept[key]["gibbs"]["risk"]
+    kept[key]["gibbs"]["risk"] = risk / 2
+    path.write_text(json.dumps(kept))
+    with pytest.raises(ValueError, match=r"`risk_upper` is .*, but its ingredients give"):
+        study.study(study.Config(redraw=True, out=copy))
+
+
 def test_a_kill_loses_no_finished_run_and_changes_no_result(study, small, finished, tmp_path):
     out = tmp_path / "out"
     words = [str(tmp_path), str(ROOT / "studies"), "--datasets", *small.datasets, "--hidden"]
