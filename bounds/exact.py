@@ -27,6 +27,7 @@ from pbnn.bounds._intervals import Flint, Interval, Mpmath, Namespace, Undecided
 
 _FIRST, _LAST = 128, 8192  # bits; the first suffices but for numbers far below 1
 _STEPS = 64
+_MANY = 10**8  # from here on the sum of log_xi is too long, and its expansion good enough
 _COUNTED = ("types", "steps")  # over which a formula runs: no real numbers
 
 
@@ -216,6 +217,8 @@ class Exact(Namespace):
     def log_xi(self, n: Interval) -> Interval:
         """The sum of n! / ((n - k)! n^k) over k, in multiples of 2^-bits, rounded down and up."""
         count, unit = _whole(n), 2 ** self.backend.bits()
+        if count > _MANY:
+            return self._log_xi_of_many(n)
         low = high = term = unit
         spent = 0  # how many terms were rounded down
         for k in range(count):
@@ -230,6 +233,16 @@ class Exact(Namespace):
             rest = 0
         high = low + spent * (spent + 1) // 2 + rest
         return self.log(self.hull(Fraction(low, unit), Fraction(high, unit)))
+
+    def _log_xi_of_many(self, n: Interval) -> Interval:
+        """By Ramanujan's theta, which makes sum_{k<n} n^k/k! + theta n^n/n! one half of e^n.
+
+        P. Flajolet, P. Grabner, P. Kirschenhofer, H. Prodinger (1995), "On Ramanujan's Q-function",
+        J. Comput. Appl. Math. 58: theta = 1/3 + 4/(135 (n + k)) with k in [2/21, 8/45].
+        """
+        ends = (4 / (135 * (n + k)) for k in (Fraction(2, 21), Fraction(8, 45)))
+        theta = Fraction(1, 3) + self.hull(*ends)
+        return self.log(self.exp(n + self.lgamma(n + 1) - n * self.log(n)) / 2 + 1 - theta)
 
     def log_kt(self, n: Interval) -> Interval:
         return self.log(self.pi) / 2 + self.lgamma(n + 1) - self.lgamma(n + Fraction(1, 2))

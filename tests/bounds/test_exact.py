@@ -102,6 +102,16 @@ def test_the_exact_constant_is_its_sum(backend):
         assert exact.lower(pb.log_xi, n) <= value <= exact.upper(pb.log_xi, n)
 
 
+def test_the_exact_constant_of_many_examples(backend, monkeypatch):
+    ends = [f(pb.log_xi, 10**7) for f in (exact.lower, exact.upper)]
+    monkeypatch.setattr(exact, "_MANY", 10)
+    assert [f(pb.log_xi, 10**7) for f in (exact.lower, exact.upper)] == ends
+    for n in (10**9, 10**15):
+        low, high = (f(pb.log_xi, n) for f in (exact.lower, exact.upper))
+        assert high == math.nextafter(low, math.inf)
+        assert pb.log_xi(n) == pytest.approx(high, rel=1e-15)
+
+
 def test_where_a_float_goes_wrong_the_interval_does_not(backend):
     """Budgets far below the float64 resolution of the risk, and risks near both ends."""
     for q, c in [(0.3, 1e-300), (1e-300, 1e-300), (1 - 2**-53, 1e-13), (0.5, 700.0), (5e-324, 0.1)]:
