@@ -85,7 +85,10 @@ def prepare(
     kinds = {name: _kind(name, value) for name, value in inputs.items()}
     if "interval" in kinds.values():
         first = next(inputs[name] for name, kind in kinds.items() if kind == "interval")
-        return first.namespace, list(map(first.lift, inputs.values())), lambda x, wide=False: x
+        values = list(map(first.lift, inputs.values()))
+        known = {name: (domains or DOMAINS).get(name, DOMAINS.get(name)) for name in inputs}
+        values = _within(first.namespace, known, values)
+        return first.namespace, values, lambda x, wide=False: x
     tensors = [inputs[name] for name, kind in kinds.items() if kind == "tensor"]
     arrays = [name for name, kind in kinds.items() if kind == "array"]
     _check_shapes(inputs)
@@ -115,7 +118,7 @@ def prepare(
     return torch, values, lambda result, wide=False: result if wide else result.to(dtype)
 
 
-def _within(xp: Any, domains: Mapping[str, Domain], values: list[Any]) -> list[Any]:
+def _within(xp: Any, domains: Mapping[str, Domain | None], values: list[Any]) -> list[Any]:
     """Probabilities that miss [0, 1] by rounding, moved to its end."""
     pairs = zip(domains.values(), values, strict=True)
     return [xp.clip(x, 0.0, 1.0) if domain is PROBABILITY else x for domain, x in pairs]

@@ -6,17 +6,17 @@ import math
 from typing import Any
 
 from pbnn.bounds._arrays import ROUNDING, SLACK, Real, check, close, prepare, quiet
-from pbnn.bounds.catalogue import EVERY_POSTERIOR, catalogued
+from pbnn.bounds.catalogue import catalogued
 from pbnn.bounds.constants import log_constant
 from pbnn.bounds.kl import inverse
 from pbnn.bounds.multiclass import largest_mean, refuse_intervals
-from pbnn.bounds.votes import VOTE, budgets
+from pbnn.bounds.votes import TWO_CLASSES, VOTE, budgets
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _STEPS = 44  # golden sections, to 1e-9, whose square is the error
 
 
-@catalogued(VOTE, EVERY_POSTERIOR, "Germain et al. 2015, PAC-Bound 1")
+@catalogued(VOTE, TWO_CLASSES, "Germain et al. 2015, PAC-Bound 1")
 @quiet
 def c_bound(
     risk: Real,
@@ -63,7 +63,7 @@ def c_bound(
     return close(xp.where(tells, value, 1.0), xp, finish, clip=clip, round_up=False)
 
 
-@catalogued(VOTE, EVERY_POSTERIOR, "Germain et al. 2015, PAC-Bound 2")
+@catalogued(VOTE, TWO_CLASSES, "Germain et al. 2015, PAC-Bound 2")
 @quiet
 def c_bound_joint(
     tandem_loss: Real,
@@ -87,7 +87,8 @@ def c_bound_joint(
     the last condition holds by itself. The mean of :math:`e^{n\,\mathrm{kl}}` is
     :math:`\xi(n) + n`, which ``constant="xi"`` takes as it is.
 
-    The supremum equals the infimum over :math:`t \ge 0` and :math:`\nu > \max(2, 1 - t)` of
+    The supremum is at most, and equal where any pair fulfils the conditions, the infimum over
+    :math:`t \ge 0` and :math:`\nu > \max(2, 1 - t)` of
 
     .. math:: (1 - t)^2 + 2t\left(\nu - e^{-c}\,(\nu - 2)^{\hat e}\,(\nu - 1 + t)^{\hat d}\,
               \nu^{1 - \hat e - \hat d}\right),
@@ -105,7 +106,8 @@ def c_bound_joint(
     n : int, array or tensor
         Number of examples behind both.
     delta, constant, clip
-        As for `maurer`; the value lies in [0, 1] anyway.
+        As for `maurer`, but that "kt" is not known to make it hold for all `n` at once. The value
+        lies in [0, 1] anyway.
 
     Returns
     -------

@@ -256,15 +256,33 @@ class Exact(Namespace):
             return self.lift(1)
         if errors == 0:
             return -self.expm1(self.log(delta) / n)
+        if errors == count - 1:
+            return self.exp(self.log1p(-delta) / n)
         from pbnn.bounds.holdout import clopper_pearson
 
-        level = float(_round(delta.ends()[1], True))
-        p = self.lift(clopper_pearson(errors, count, delta=level))
-        for _ in range(3):
-            density = self.exp(self._log_mass(errors, count, p)) * (count - errors) / (1 - p)
-            p = self.middle(p + (self.binomial_tail(errors, count, p) - delta) / density)
-        scale = self.minimum(p, 1 - p)
-        return self._bracket(p, scale, lambda v: delta - self.binomial_tail(errors, count, v))
+        level = _round(delta.ends()[1], True)
+        # Whichever of p and 1 - p is small is searched for: the other has no digits to tell.
+        small = 2 * errors < count
+        near = clopper_pearson(errors, count, delta=level) if small else None
+        near = near or clopper_pearson(count - errors, count, delta=level, side="lower")
+        x = self.lift(max(near, 5e-324))
+
+        def rising(x: Interval) -> Interval:
+            if small:
+                return delta - self.binomial_tail(errors, count, x)
+            return self.binomial_tail(errors, count, 1 - x) - delta
+
+        for _ in range(_STEPS):
+            p = x if small else 1 - x
+            slope = self.exp(self._log_mass(errors, count, p)) * (count - errors) / (1 - p)
+            tail = self.binomial_tail(errors, count, p)
+            # Newton's method on logarithms: the tail is about a power of a small x.
+            ratio = self.log(tail / delta) * tail / (slope * x)
+            x = self.middle(x * self.exp(ratio if small else -ratio))
+            if abs(ratio) < Fraction(1, 2 ** (self.backend.bits() // 2)):
+                break
+        found = self._bracket(x, self.minimum(x, 1 - x), rising)
+        return found if small else 1 - found
 
     def binomial_tail(self, k: int, n: int, p: Interval) -> Interval:
         """P(Bin(n, p) <= k), summed away from the mean."""
@@ -272,6 +290,8 @@ class Exact(Namespace):
             return 1 - self.binomial_tail(n - k - 1, n, 1 - p) if k < n else self.lift(1)
         low_odds, high_odds = ((1 - p) / p).ends()
         odds, unit = _shortened(high_odds, self.backend.bits()), 2 ** self.backend.bits()
+        if low_odds <= 0:
+            raise Undecided
         blur = (abs(odds - low_odds) + abs(odds - high_odds)) / low_odds
         total, term, spent, rest = unit, unit, 0, Fraction(0)
         for i in range(k, 0, -1):

@@ -7,8 +7,9 @@ for every posterior at once, so posteriors may be chosen, and the bound watched,
 must be exact or itself bounded from above, see `pbnn.bounds.monte_carlo`.
 
 With ``certify=True`` the float64 result is not below the real value for the same inputs; it
-exceeds it by a relative 1e-13 at most, and carries no gradient. `pbnn.bounds.exact` gives the
-nearest such number, for every bound of the package.
+exceeds it by a relative 1e-13 at most (more for a log-ratio that cancels its price, see
+`pbnn.bounds.rivasplata`), and carries no gradient. `pbnn.bounds.exact` gives the nearest such
+number, for every bound with a closed form.
 """
 
 from __future__ import annotations

@@ -219,10 +219,14 @@ def _beta_inverse(a: Any, b: Any, delta: Any, complement: bool) -> Any:
 
     if complement:
         value = special.betainccinv(a, b, delta)
+        value = np.where(np.isnan(value), 1.0, value)  # as below, seen from 1
         tail, other = special.betaincc(a, b, value), special.betainc(a, b, value)
         miss = np.where(delta < 0.5, tail - delta, (1 - delta) - other)
     else:
         value = special.betaincinv(a, b, delta)
+        # SciPy has no answer below about 1e-54, where x^a / (a B(a, b)) is as good as exact.
+        first = np.exp((np.log(delta) + np.log(a) + special.betaln(a, b)) / a)
+        value = np.where(np.isnan(value), first, value)
         tail, other = special.betainc(a, b, value), special.betaincc(a, b, value)
         miss = np.where(delta < 0.5, delta - tail, other - (1 - delta))
     density = (a - 1) * np.log(value) + (b - 1) * np.log1p(-value) - special.betaln(a, b)

@@ -12,6 +12,7 @@ from pbnn.bounds import _arrays
 from pbnn.bounds._arrays import SLACK, Real, prepare, quiet
 
 _HUGE = 1.7e308  # stands for an infinite ratio whose weight is zero
+_NORMAL = 2.0**-1022
 _STEPS = 6  # four reach double precision for q in [1e-300, 1 - 2^-53] and c in [1e-13, 1e3]
 
 
@@ -188,6 +189,8 @@ def _solve(xp: Any, q: Any, c: Any, side: str, slack: float = 0.0) -> Any:
         u = exponent(xp, 1 - r, r, budget)
         edge = xp.where(q == 0, -xp.expm1(-c), xp.where(c == 0, q, 1.0))
         return xp.where(inside, r - (1 - r) * xp.expm1(-u), edge) * (1 + slack)
+    # Means below the least normal float have no relative accuracy to keep: their inverse is 0.
+    inside, r = inside & (q >= _NORMAL), xp.where(q >= _NORMAL, r, 0.5)
     u = exponent(xp, r, 1 - r, budget)
     edge = xp.where(q == 1, xp.exp(-(1 + slack) * c), xp.where(c == 0, q, 0.0))
     return xp.where(inside, r * xp.exp(-u - slack * (1 + u)), edge) * (1 - slack)

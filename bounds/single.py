@@ -65,7 +65,8 @@ def rivasplata(
     n : int, array or tensor
         Number of examples behind `risk`.
     delta, constant, clip, certify
-        As for `maurer`.
+        As for `maurer`, but that no constant makes it hold for all `n` at once, except "union": a
+        network that is drawn knows which `n` its posterior was made for.
 
     Returns
     -------
@@ -130,7 +131,8 @@ def viallard(
     alpha : float, array or tensor
         Order, above 1.
     delta, constant, clip, certify
-        As for `maurer`.
+        As for `maurer`, but that no constant makes it hold for all `n` at once, except "union": a
+        network that is drawn knows which `n` its posterior was made for.
 
     Returns
     -------

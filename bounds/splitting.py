@@ -200,7 +200,8 @@ def split_kl_discrete(
 
 _RECURSIVE = (
     "losses of 0 or 1; n independent examples that neither the prior nor earlier posteriors depend "
-    "on; one fresh predictor drawn for each example; holds for every posterior at once"
+    "on; for them it holds for every posterior at once, but for the draws, one fresh predictor an "
+    "example, only for posteriors that were fixed before drawing"
 )
 
 
@@ -263,7 +264,7 @@ def recursive_excess(
     delta, delta_mc : float, array or tensor
         Probabilities that any of the `T` steps may fail by the examples, and by the draws.
     constant : {"maurer", "xi", "kt", "seeger", "union"}
-        As for `maurer`.
+        As for `maurer`; the draws keep it to the `n` at hand.
     clip : bool
         Whether to clip to [0, 1]. A gain is negative; then take ``clip=False``.
 
@@ -348,7 +349,7 @@ def recursive(
     delta, delta_mc : float, array or tensor
         Probabilities that any step may fail by the examples, and by the draws.
     constant : {"maurer", "xi", "kt", "seeger", "union"}
-        As for `maurer`.
+        As for `maurer`; the draws keep it to the `n` at hand.
     clip : bool
         Whether to clip every :math:`B_t` to [0, 1].
 

@@ -39,7 +39,9 @@ def union_price(count: int) -> float:
     .. math:: \ln \frac{1}{\delta/\text{count}} = \ln\frac{1}{\delta} + \ln(\text{count})
 
     Added to the KL divergence it pays for a grid of parameters, of priors or of models. The grid
-    must not depend on the data, and every member that could have been chosen counts.
+    must not depend on the data, and every member that could have been chosen counts. Bounds that
+    are not a function of :math:`\mathrm{KL} + \ln\frac1\delta`, such as `viallard` and
+    `chi_square`, take ``delta_each`` instead.
 
     Parameters
     ----------

@@ -24,6 +24,7 @@ from pbnn.bounds.constants import log_constant
 from pbnn.bounds.kl import inverse
 
 VOTE = "risk of the vote"
+TWO_CLASSES = "two classes; " + EVERY_POSTERIOR
 
 
 @catalogued(VOTE, EVERY_POSTERIOR, "Langford and Shawe-Taylor 2003")
@@ -106,7 +107,7 @@ def tandem(
     return close(value, xp, finish, clip=clip, round_up=certify)
 
 
-@catalogued(VOTE, EVERY_POSTERIOR, "Masegosa et al. 2020, Theorem 10")
+@catalogued(VOTE, TWO_CLASSES, "Masegosa et al. 2020, Theorem 10")
 def disagreement(
     risk: Real,
     disagreement_rate: Real,
@@ -161,7 +162,7 @@ def disagreement(
     return close(value, xp, finish, clip=clip, round_up=False)
 
 
-@catalogued(VOTE, EVERY_POSTERIOR, "Masegosa et al. 2020, C-tandem; Germain et al. 2015")
+@catalogued(VOTE, TWO_CLASSES, "Masegosa et al. 2020, C-tandem; Germain et al. 2015")
 @quiet
 def c_tandem(
     risk: Real,
@@ -238,7 +239,8 @@ def derandomised(
 
     when the Gibbs loss on an example is at least :math:`b` where the aggregate is right and at
     least :math:`c` where it is wrong. With :math:`(b, c) = (0, \frac12)` this is the factor 2. It
-    holds on the same event as the bound :math:`B`, at no further price in delta.
+    holds on the same event as the bound :math:`B`, at no further price in delta. Outside of that
+    event :math:`B < b` may occur, and then the clipped value is 1.
 
     Parameters
     ----------
@@ -264,7 +266,8 @@ def derandomised(
 
     References
     ----------
-    B. Leblanc, P. Germain (2025), on derandomising PAC-Bayes bounds of aggregated classifiers.
+    B. Leblanc, P. Germain (2025), "A framework for bounding deterministic risk with PAC-Bayes:
+    applications to majority votes", https://arxiv.org/abs/2510.25569.
 
     Examples
     --------
@@ -287,4 +290,8 @@ def derandomised(
             excess, width = excess.detach(), width.detach()
         excess = xp.nextafter(excess, xp.zeros_like(excess) + math.inf)
         width = xp.nextafter(width, xp.zeros_like(width))
-    return close(excess / width, xp, finish, clip=clip, round_up=certify)
+    value = excess / width
+    if clip:
+        # A Gibbs bound below b is wrong, and nothing follows from it.
+        value = xp.where(bound < b, 1.0, value)
+    return close(value, xp, finish, clip=clip, round_up=certify)

@@ -85,6 +85,31 @@ def test_clopper_pearson_solves_its_equation(backend, side):
             assert (tail >= real(delta)) == at_least
 
 
+def test_clopper_pearson_where_delta_is_tiny(backend):
+    """Near 1 the upper bound rounds to 1; its mirror image near 0 keeps all its digits."""
+    for k, n, delta in [(1, 1000, 1e-14), (1, 3, 1e-179), (2, 1000, 1e-300), (3, 50, 1e-60)]:
+        low, high = (
+            f(pb.clopper_pearson, k, n, delta=delta, side="lower")
+            for f in (exact.lower, exact.upper)
+        )
+        # A third of delta may be a float64 to within 1e-180, and then both neighbours are given.
+        assert high <= math.nextafter(math.nextafter(low, 1), 1)
+        with mpmath.workdps(700):
+            terms = [mpmath.binomial(n, i) * real(low) ** i for i in range(k, k + 4) if i <= n]
+            powers = [(1 - real(low)) ** (n - i) for i in range(k, k + 4) if i <= n]
+            tail = sum(a * b for a, b in zip(terms, powers, strict=True))
+            assert tail < real(delta) < tail * (1 + mpmath.mpf(10) ** -12)
+        assert exact.upper(pb.clopper_pearson, n - k, n, delta=delta) <= 1
+
+
+def test_means_that_miss_the_unit_interval_by_rounding(backend):
+    for bound in (pb.maurer, pb.mcallester, pb.quadratic, pb.thiemann):
+        below = exact.upper(bound, -9e-13, 0.0, 10**6, delta=0.9)
+        assert below == exact.upper(bound, 0.0, 0.0, 10**6, delta=0.9)
+        assert below <= bound(-9e-13, 0.0, 10**6, delta=0.9, certify=True)
+    assert exact.upper(pb.maurer, 1 + 9e-13, 0.0, 100) == 1
+
+
 def test_clopper_pearson_of_a_billion(backend):
     low, high = (f(pb.clopper_pearson, 10**6, 10**9) for f in (exact.lower, exact.upper))
     assert high == math.nextafter(low, 1)
@@ -136,6 +161,23 @@ def test_a_comparison_that_is_open_says_so(backend):
         assert backend.minimum(third, third).ends()[0] <= Fraction(1, 3)
         assert backend.maximum(third, 0.25).ends()[0] > 0.25
         assert backend.ceil(third).ends() == (1, 1)
+
+
+def test_clipping_replaces_what_lies_beyond(backend):
+    with backend.backend.precision(64):
+        third = backend.lift(1) / 3
+        assert backend.clip(third - 1, 0.0, 1.0).ends() == (0, 0)
+        assert backend.clip(third + 1, 0.0, 1.0).ends() == (1, 1)
+        assert backend.clip(third, 0.5, None).ends() == (Fraction(1, 2), Fraction(1, 2))
+        assert backend.clip(third, None, 0.25).ends() == (Fraction(1, 4), Fraction(1, 4))
+        assert backend.clip(0.25, 0.0, 1.0).ends() == (Fraction(1, 4), Fraction(1, 4))
+
+
+def test_numbers_of_numpy_are_numbers(backend):
+    value = exact.upper(pb.maurer, 0.125, 3.0, 400)
+    assert exact.upper(pb.maurer, np.float32(0.125), np.float64(3), np.int64(400)) == value
+    for number in (np.int64(3), np.float32(3), np.array(3.0), np.array(3)):
+        assert backend.lift(number).ends() == (3, 3)
 
 
 def test_operations_enclose_what_they_compute(backend):

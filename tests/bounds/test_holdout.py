@@ -185,3 +185,13 @@ def test_maurer_and_pontil_fails_no_more_often_than_promised():
     # Much less than Chernoff where losses hardly vary, more where they do.
     assert maurer_pontil(0.5, 900, variance=1e-4) < chernoff(450, 900)
     assert maurer_pontil(0.5, 900, variance=0.25) > chernoff(450, 900)
+
+
+def test_a_delta_so_small_that_scipy_has_no_answer():
+    for k, n, delta in ((2, 1000, 1e-300), (5, 1000, 1e-200), (2, 10**9, 1e-250), (2, 3, 1e-179)):
+        low = clopper_pearson(k, n, delta=delta, side="lower")
+        assert float(1 - binomial_cdf(k - 1, n, low)) == pytest.approx(0, abs=1e-40)
+        first = mpmath.exp((mpmath.log(mpmath.mpf(delta)) - mpmath.log(mpmath.binomial(n, k))) / k)
+        assert low == pytest.approx(float(first), rel=1e-9)
+        assert 0 < clopper_pearson(k, n, delta=delta, side="lower", certify=True) < low
+        assert clopper_pearson(n - k, n, delta=delta) == 1

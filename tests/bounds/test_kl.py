@@ -137,3 +137,10 @@ def test_a_budget_far_above_a_tiny_mean():
     assert kl_inverse(1e-292, 1e-125, "lower", certify=True) == 0
     assert kl_inverse(1e-292, 1e-125, "lower") == 0
     assert kl_inverse(1e-200, 3e-200, "lower") == pytest.approx(1.86606e-202, rel=1e-5)
+
+
+@pytest.mark.parametrize("certify", [False, True])
+def test_the_lower_inverse_of_a_subnormal_mean(certify):
+    for q, c in ((1e-310, 8.7e-244), (3e-309, 1e-30), (5e-324, 1e-320)):
+        assert kl_inverse(q, c, "lower", certify=certify) == 0
+        assert kl_inverse(q, 0.0, "lower", certify=certify) == q

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from pbnn.bounds import (
+    binary_kl,
     kl_inverse,
+    log_kt,
     log_xi,
     maurer,
     occam,
@@ -184,3 +186,29 @@ def test_shapes(bound):
 def test_defaults(bound):
     more = {} if bound is occam_hoeffding else {"certify": False}
     assert bound(0.1, 5.0, 300) == bound(0.1, 5.0, 300, delta=0.05, clip=True, **more)
+
+
+def test_one_drawn_network_has_no_bound_for_all_n_at_once():
+    """By enumeration of all 2^16 loss sequences: why "kt" promises one n here, and "union" all.
+
+    All losses are fair coins; the posterior puts its mass where some prefix looks good, so the
+    drawn network has seen which n will make its bound fail.
+    """
+    length, delta = 16, 0.05
+    losses = (np.arange(2**length)[:, None] >> np.arange(length)) & 1
+    n = np.arange(1, length + 1)
+    risk = losses.cumsum(axis=1) / n
+    gain = np.where(risk < 0.5, np.exp(n * binary_kl(risk, 0.5) - log_kt(n)), 0.0)
+    tilt = delta * (1 - 1e-9) * gain.max(axis=1)
+    rest = gain.max(axis=1) == 0
+    tilt[rest] = (1 - tilt.mean()) / rest.mean()
+    log_ratio = np.log(tilt)[:, None]
+
+    def failures(constant):
+        fails = rivasplata(risk, log_ratio, n, delta=delta, constant=constant) < 0.5
+        return tilt @ fails.any(axis=1) / 2**length, (tilt @ fails / 2**length).max()
+
+    at_any, at_one = failures("kt")
+    assert at_any > 1.5 * delta
+    assert at_one <= delta
+    assert failures("union")[0] <= delta

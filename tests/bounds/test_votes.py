@@ -92,8 +92,10 @@ def test_derandomised_holds_by_enumeration():
         assert derandomised(gibbs, b, c) == pytest.approx(wrong, abs=1e-15)
 
 
-def test_derandomised_below_its_least_loss_is_zero():
-    assert derandomised(0.05, 0.1, 0.5) == 0
+def test_nothing_follows_from_a_gibbs_bound_below_the_least_loss():
+    assert derandomised(0.05, 0.1, 0.5) == 1
+    assert derandomised(0.05, 0.1, 0.5, clip=False) == pytest.approx(-0.125)
+    assert derandomised(0.1, 0.1, 0.5) == 0
 
 
 def test_votes_rounded_outward():
