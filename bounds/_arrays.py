@@ -53,6 +53,7 @@ Domain: TypeAlias = tuple[Predicate, str]
 PROBABILITY: Domain = (_probability, "must lie in [0, 1]")
 COUNT: Domain = (_count, "must be a whole number, at least 1")
 COST: Domain = (lambda x: x >= 0, "must be non-negative")
+FINITE_COST: Domain = (lambda x: (x >= 0) & (x < math.inf), "must lie in [0, inf)")
 POSITIVE: Domain = (lambda x: (x > 0) & (x < math.inf), "must lie in (0, inf)")
 ABOVE_ONE: Domain = (lambda x: (x > 1) & (x < math.inf), "must lie in (1, inf)")
 FINITE: Domain = (lambda x: abs(x) < math.inf, "must be finite")
@@ -60,7 +61,8 @@ FINITE: Domain = (lambda x: abs(x) < math.inf, "must be finite")
 DOMAINS: dict[str, Domain] = {
     **dict.fromkeys(["q", "p", "risk", "tandem_loss", "disagreement_rate"], PROBABILITY),
     **dict.fromkeys(["gibbs_bound", "lower_right", "lower_wrong", "frequency"], PROBABILITY),
-    **dict.fromkeys(["c", "kl", "divergence", "variance", "second_moment"], COST),
+    **dict.fromkeys(["c", "kl", "divergence"], COST),
+    **dict.fromkeys(["variance", "second_moment"], FINITE_COST),
     **dict.fromkeys(["n", "n_pairs", "draws"], COUNT),
     "errors": (lambda x: _count(x + 1), "must be a whole number, at least 0"),
     "delta": (lambda x: (x > 0) & (x < 1), "must lie in (0, 1)"),

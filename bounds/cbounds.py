@@ -59,6 +59,8 @@ def c_bound(
     gibbs, pair = budgets(xp, kl, n, n_pairs, delta, constant)
     r, d = inverse(xp, risk, gibbs), inverse(xp, rate, pair, side="lower")
     tells = (r < 0.5) & (d < 0.5)
+    # Where nothing is told, nothing may come back through an infinite slope.
+    d = inverse(xp, xp.where(tells, rate, 0.25), pair, side="lower")
     value = (4 * r * (1 - r) - 2 * d) / xp.where(tells, 1 - 2 * d, 1.0)
     return close(xp.where(tells, value, 1.0), xp, finish, clip=clip, round_up=False)
 

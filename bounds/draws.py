@@ -137,11 +137,12 @@ def monte_carlo_batches(
     >>> round(monte_carlo_batches([3, 5, 2, 1], [100, 100, 100, 40]), 6)
     0.690708
     """
-    given, errors, sizes = errors, series("errors", errors), series("sizes", sizes)
+    given = errors
+    errors, sizes = series("errors", errors, sizes), series("sizes", sizes, errors)
     one_number("delta", delta)
     domains = {"errors": COST, "sizes": POSITIVE}
     xp, (k, n, share), finish = prepare(domains, errors=errors, sizes=sizes, delta=delta)
-    k, n = k + 0 * n, n + 0 * k
+    k, n = k + xp.zeros_like(n), n + xp.zeros_like(k)
     count = k.shape[-1]
     if not count:
         raise ValueError("`sizes` must hold at least one batch, got none.")
@@ -272,8 +273,10 @@ def _log_capital(x: Any, times: Any, mean: float, stakes: Any, weights: Any) -> 
     return top + math.log(float(np.exp(logs - top).sum()))
 
 
-def series(name: str, value: Any) -> Any:
-    """A list or tuple as an array; anything without a last axis is a TypeError."""
+def series(name: str, value: Any, beside: Any = None) -> Any:
+    """A list or tuple as an array, or a tensor `beside` one; without a last axis a TypeError."""
+    if isinstance(value, (list, tuple)) and hasattr(beside, "new_tensor"):
+        value = beside.double().new_tensor(value)
     if isinstance(value, (list, tuple)):
         value = np.asarray(value) if len(value) else np.zeros(0)
     if not len(getattr(value, "shape", ())):

@@ -15,6 +15,7 @@ number, for every bound with a closed form.
 from __future__ import annotations
 
 import functools
+import math
 
 from pbnn.bounds._arrays import Real, close, prepare
 from pbnn.bounds.catalogue import EVERY_POSTERIOR, catalogued
@@ -169,7 +170,9 @@ def quadratic(
     a = (kl + log_constant(xp, n, delta, constant)) / (2 * n)
     if tight:
         a = a * (1 - risk)
-    value = (xp.sqrt(risk + a) + xp.sqrt(a)) ** 2
+    finite = xp.where(a < math.inf, a, 1.0)
+    value = (xp.sqrt(risk + finite) + xp.sqrt(finite)) ** 2
+    value = xp.where(a < math.inf, value, math.inf)
     return close(value, xp, finish, clip=clip, round_up=certify)
 
 
@@ -202,8 +205,10 @@ def tolstikhin_seldin(
     """
     xp, (risk, kl, n, delta), finish = prepare(risk=risk, kl=kl, n=n, delta=delta)
     budget = (kl + log_constant(xp, n, delta, constant)) / n
-    value = risk + xp.sqrt(2 * risk * budget) + 2 * budget
-    return close(value, xp, finish, clip=clip)
+    # Two roots, for 0 times infinity, and its slope, would be no number.
+    finite = xp.where(budget < math.inf, budget, 1.0)
+    value = risk + xp.sqrt(2 * risk) * xp.sqrt(finite) + 2 * finite
+    return close(xp.where(budget < math.inf, value, math.inf), xp, finish, clip=clip)
 
 
 @catalogued(

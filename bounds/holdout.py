@@ -186,7 +186,7 @@ def maurer_pontil(
     given = prepare(domains, risk=risk, n=n, variance=variance, delta=delta)
     xp, (risk, n, variance, delta), finish = given
     price = -xp.log(delta / 2)
-    value = risk + xp.sqrt(2 * variance * price / n) + 7 * price / (3 * (n - 1))
+    value = risk + xp.sqrt(variance) * xp.sqrt(2 * price / n) + 7 * price / (3 * (n - 1))
     return close(value, xp, finish, clip=clip, round_up=False)
 
 

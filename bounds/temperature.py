@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from typing import Any
 
-from pbnn.bounds._arrays import ABOVE_ONE, COST, POSITIVE, Real, check, close, prepare, quiet
+from pbnn.bounds._arrays import ABOVE_ONE, COST, POSITIVE, Real, close, compare, prepare, quiet
 from pbnn.bounds.catalogue import EVERY_POSTERIOR, catalogued
 from pbnn.bounds.constants import log_constant
 from pbnn.bounds.gibbs import GIBBS, maurer
@@ -380,8 +381,7 @@ def sub_gamma(
     given = prepare(domains, risk=risk, kl=kl, n=n, delta=delta, lam=lam, s2=s2, c=c)
     xp, (risk, kl, n, delta, lam, s2, c), finish = given
     share = c * lam / n
-    if not hasattr(xp, "kl_inverse"):
-        check("c * lam / n", share, lambda x: x < 1, "must be below 1")
+    compare(xp, "c * lam / n", share, operator.lt, 1.0, "must be below 1")
     value = risk + (kl - xp.log(delta)) / lam + lam * s2 / (2 * n * (1 - share))
     return close(value, xp, finish, clip=clip)
 

@@ -202,9 +202,11 @@ def c_tandem(
     given = prepare(risk=risk, tandem_loss=tandem_loss, kl=kl, n=n, n_pairs=n_pairs, delta=delta)
     xp, (risk, loss, kl, n, n_pairs, delta), finish = given
     gibbs, pair = budgets(xp, kl, n, n_pairs, delta, constant)
-    least, most = (inverse(xp, risk, gibbs, side=side) for side in ("lower", "upper"))
+    most = inverse(xp, risk, gibbs)
     width = inverse(xp, loss, pair, side="lower") - most + 0.25
     tells = (most < 0.5) & (width > 0)
+    # The slope of the lower inverse is infinite at 1, where nothing is told.
+    least = inverse(xp, xp.where(tells, risk, 0.25), gibbs, side="lower")
     excess = inverse(xp, loss, pair) - least * least
     value = xp.where(tells, excess / xp.where(tells, width, 1.0), 1.0)
     return close(value, xp, finish, clip=clip, round_up=False)

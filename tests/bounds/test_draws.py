@@ -157,6 +157,22 @@ def test_betting_is_where_the_capital_reaches_its_goal():
         assert capital(losses, delta, bound * (1 - 1e-8)) < 1 / mpmath.mpf(delta)
 
 
+def test_betting_leaves_room_for_the_rounding_of_many_factors():
+    times = {0.0: 70_000, 0.5: 20_000, 1.0: 10_000}
+    n, delta = sum(times.values()), mpmath.mpf(0.05)
+    bound = betting(np.repeat(list(times), list(times.values())))
+    c = mpmath.log(3 / (2 * delta)) / n
+    scales = [2**i for i in range(math.ceil(-mpmath.log(2 * c, 2) / 2) + 1)]
+    total = mpmath.mpf(0)
+    for scale in scales:
+        stake = min(1 - mpmath.mpf(2) ** -10, scale * mpmath.sqrt(2 * c * (1 - bound) / bound))
+        share = mpmath.mpf(2) / 3 if scale == 1 else 1 / mpmath.mpf(3 * len(scales) - 3)
+        gains = (mpmath.mpf(1 + stake * (bound - x) / (1 - bound)) ** k for x, k in times.items())
+        total += share * mpmath.fprod(gains)
+    # Each logarithm of a factor may be wrong by 2^-40.
+    assert 0 <= mpmath.log(total * delta) - n * mpmath.mpf(2) ** -40 < 1e-6
+
+
 def test_refused_means_stay_refused():
     losses = [1.0, *np.random.default_rng(6).beta(0.3, 2, 40)]
     capitals = [capital(losses, 0.05, mean / 100) for mean in range(1, 100)]

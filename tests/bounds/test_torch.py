@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -121,6 +123,19 @@ def test_gradients_tend_to_their_limits():
     assert by_q == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("c", [5.0, 12.0, 18.0, 20.0, 22.0, 60.0])
+@pytest.mark.parametrize("q", [0.2, 0.3, 0.45])
+def test_gradients_where_the_other_end_is_close(q, c):
+    """The ratio of p to q, or of their complements, is far below the units of 1."""
+    for side in ("upper", "lower"):
+        p = pb.kl_inverse(q, c, side)
+        if p < 1:
+            log_odds = math.log(p / q) + math.log((1 - q) / (1 - p))
+            by_c = p * (1 - p) / (p - q)
+            expected = pytest.approx((log_odds * by_c, by_c), rel=1e-12, abs=0)
+            assert slopes(q, c, side) == expected
+
+
 def test_gradients_of_the_kl_at_the_ends():
     q, p = leaf(0.0, 1.0, 0.4), leaf(0.3, 0.3, 0.4)
     by_q, by_p = torch.autograd.grad(pb.binary_kl(q, p).sum(), (q, p))
@@ -160,3 +175,172 @@ def test_the_solver_runs_without_looking_at_a_value():
     assert bound.dtype == torch.float32
     assert bound.device.type == "meta"
     bound.sum().backward()
+
+
+# Rounded up, or computed by SciPy: a search, not a formula.
+NO_GRADIENT = {"betting", "c_bound_joint", "clopper_pearson"}
+DIFFERENTIABLE = sorted(set(pb.CATALOGUE) - NO_GRADIENT)
+CLIPPED = {
+    name
+    for name, bound in pb.CATALOGUE.items()
+    if "clip" in inspect.signature(bound.function).parameters
+}
+
+
+def raw(name):
+    return {"clip": False} if name in CLIPPED else {}
+
+
+def leaves(call, dtype=torch.float64, **changes):
+    """Every number as a tensor with a gradient of its own."""
+    numbers = {a: x for a, x in call.numbers.items() if a not in call.one_number} | changes
+    return {a: torch.tensor(x, dtype=dtype, requires_grad=True) for a, x in numbers.items()}
+
+
+@pytest.mark.parametrize("name", sorted(NO_GRADIENT))
+def test_a_bound_without_gradient_says_so(name, call):
+    assert not call(leaves(call)).requires_grad
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_every_bound_passes_gradcheck_by_every_number(name, call):
+    given = leaves(call)
+
+    def value(*numbers):
+        return call(dict(zip(given, numbers, strict=True)), **raw(name))
+
+    assert torch.autograd.gradcheck(value, tuple(given.values()), eps=1e-5, atol=1e-8, rtol=1e-5)
+    slopes = torch.autograd.grad(value(*given.values()), tuple(given.values()))
+    assert all((slope != 0).all() for slope in slopes)
+
+
+PROBABILITIES = ("risk", "tandem_loss", "disagreement_rate", "gibbs_bound", "lower_right")
+NEAR = {
+    **dict.fromkeys(PROBABILITIES, (1e-12, 1e-6, 1 - 1e-6)),
+    "frequency": (1e-12, 1e-6, 1 - 1e-6),
+    **dict.fromkeys(("kl", "divergence", "nats", "log_ratio"), (0.0, 1e-6, 300.0, 1e6)),
+    **dict.fromkeys(("delta", "delta_mc"), (1e-100, 1e-12, 1 - 1e-9)),
+    **dict.fromkeys(("n", "n_pairs", "draws"), (45.0, 1e9, 1e12)),
+    **dict.fromkeys(("variance", "second_moment", "plus", "minus"), (1e-12, 1e-3)),
+    **dict.fromkeys(("C", "lam", "gamma", "alpha"), (1.0 + 1e-3, 1.9)),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_gradients_near_the_edges_are_differences(name, call):
+    """Steps are in proportion to the distance from the edge, so that they stay inside."""
+    for argument, value in call.numbers.items():
+        kind = argument.partition("[")[0]
+        if argument in call.one_number or isinstance(value, list) or kind not in NEAR:
+            continue
+        for x in NEAR[kind] if (name, kind) != ("recursive", "gamma") else ():
+            step = 1e-4 * ((min(x, 1 - x) if x < 1 else x - (kind in ("alpha", "gamma"))) or 1e-2)
+            # What requires gradients is not checked, so a divergence of 0 has a left side too.
+            here, *sides = (
+                call({argument: leaf(at)}, **raw(name)).item() for at in (x, x + step, x - step)
+            )
+            point = leaf(x)
+            (slope,) = torch.autograd.grad(call({argument: point}, **raw(name)).sum(), point)
+            rounding = 4e-16 * (1 + abs(here)) / step
+            difference = (sides[0] - sides[1]) / (2 * step)
+            assert slope.item() == pytest.approx(difference, rel=1e-3, abs=rounding), (argument, x)
+
+
+# Linear in the risk, or the square of a root that does not vanish with it.
+SMOOTH_AT_ZERO = (
+    *("mcallester", "quadratic", "chi_square", "alquier", "sub_gamma", "occam_hoeffding"),
+    *("catoni", "catoni_fixed", "catoni_union", "thiemann", "fast_rate"),
+    *("empirical_bernstein", "maurer_pontil"),
+)
+
+
+@pytest.mark.parametrize("name", SMOOTH_AT_ZERO)
+def test_gradients_by_a_risk_of_zero(name, call):
+    point = leaf(0.0)
+    (slope,) = torch.autograd.grad(call({"risk": point}, **raw(name)).sum(), point)
+    value, after, later = (call({"risk": x}, **raw(name)) for x in (0.0, 1e-7, 2e-7))
+    assert slope.item() == pytest.approx((4 * after - 3 * value - later) / 2e-7, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["maurer", "renyi", "first_order", "occam", "monte_carlo"])
+def test_gradients_by_the_rest_at_a_risk_of_zero(name, call):
+    """There the bound is 1 - exp(-c), and only its derivative by the risk is infinite."""
+    given = leaves(call, risk=0.0)
+    slopes = dict(zip(given, torch.autograd.grad(call(given), tuple(given.values())), strict=True))
+    assert slopes.pop("risk").item() == math.inf
+    for argument, slope in slopes.items():
+        x = given[argument].item()
+        step = 1e-5 * x
+        if argument in ("n", "draws"):
+            continue
+        ends = [call({"risk": 0.0, argument: x + s}) for s in (step, -step)]
+        assert slope.item() == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_gradients_in_single_precision_are_those_of_double(name, call):
+    edges = [{}]
+    for argument in {"risk", "tandem_loss", "disagreement_rate"} & set(call.numbers):
+        edges += [{argument: 1e-30}, {argument: 1e-12}, {argument: 1 - 2**-24}]
+    edges += [{a: x} for a in {"kl", "divergence", "nats"} & set(call.numbers) for x in (0.0, 1e9)]
+    edges += [{"variance": 0.0}] if name == "empirical_bernstein" else []
+    for edge in edges:
+        given = leaves(call, torch.float32, **edge)
+        wide = {a: x.detach().double().requires_grad_() for a, x in given.items()}
+        singles = torch.autograd.grad(call(given).sum(), tuple(given.values()))
+        doubles = torch.autograd.grad(call(wide).sum(), tuple(wide.values()))
+        for argument, single, double in zip(given, singles, doubles, strict=True):
+            assert single.dtype == torch.float32
+            assert torch.isfinite(single).all(), (edge, argument)
+            assert single.tolist() == double.float().tolist()
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_no_bound_looks_at_what_it_differentiates(name, call):
+    """On the meta device there are no values."""
+
+    def without_values(x):
+        return torch.empty(2, *np.shape(x), device="meta", requires_grad=True)
+
+    bound = call.each(without_values)
+    assert bound.shape == (2,)
+    assert bound.dtype == torch.float32
+    bound.sum().backward()
+
+
+def test_gradients_by_the_divergence_at_a_risk_of_zero(calls):
+    for name in ("mcallester", "quadratic", "thiemann", "fast_rate", "catoni", "maurer", "tandem"):
+        call, point = calls[name], leaf(3.0)
+        risk = "tandem_loss" if name == "tandem" else "risk"
+        (slope,) = torch.autograd.grad(call({risk: 0.0, "kl": point}).sum(), point)
+        ends = [call({risk: 0.0, "kl": x}) for x in (3.0 + 1e-5, 3.0 - 1e-5)]
+        assert slope.item() == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-6), name
+
+
+def test_the_slope_of_tolstikhin_and_seldin_at_a_risk_of_zero(calls):
+    point = leaf(3.0)
+    value = calls["tolstikhin_seldin"]({"risk": 0.0, "kl": point}).sum()
+    (slope,) = torch.autograd.grad(value, point)
+    assert slope.item() == pytest.approx(2 / 400)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"), [("c_tandem", "risk"), ("c_bound", "disagreement_rate")]
+)
+def test_where_nothing_is_told_the_slope_is_zero(name, argument, calls):
+    point = leaf(1.0)
+    (slope,) = torch.autograd.grad(calls[name]({argument: point}).sum(), point)
+    assert slope.item() == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("maurer", "mcallester", "thiemann", "catoni", "fast_rate", "alquier", "first_order"),
+        *("quadratic", "tolstikhin_seldin"),
+    ],
+)
+def test_at_an_infinite_divergence_the_clipped_bound_is_flat(name, call):
+    given = leaf(0.1), leaf(math.inf)
+    slopes = torch.autograd.grad(call(dict(zip(("risk", "kl"), given, strict=True))).sum(), given)
+    assert [slope.item() for slope in slopes] == [0, 0]
