@@ -170,7 +170,7 @@ def test_maurer_and_pontil_by_hand():
         maurer_pontil(0.1, 1, variance=0.0)
     with pytest.raises(ValueError, match=r"`n` must be a whole number, at least 2, got 2.5"):
         maurer_pontil(0.1, 2.5, variance=0.0)
-    with pytest.raises(ValueError, match=r"`variance` must lie in \\[0, inf\\), got -0.1"):
+    with pytest.raises(ValueError, match=r"`variance` must lie in \[0, inf\), got -0.1"):
         maurer_pontil(0.1, 10, variance=-0.1)
     leaf = [torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in (0.1, 0.02)]
     assert torch.autograd.gradcheck(lambda r, v: maurer_pontil(r, 100, variance=v), leaf)
