@@ -60,9 +60,10 @@ def _commit() -> str | None:
     top = _output("git", "-C", str(root), "rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != root:
         return None
-    return _output(
-        "git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"
-    )
+    commit = _output("git", "-C", str(root), "rev-parse", "HEAD")
+    # A study describes itself after it wrote its files, which are no change of the code.
+    changes = _output("git", "-C", str(root), "diff", "--stat", "HEAD", "--", ".", ":!reports")
+    return f"{commit}-dirty" if commit and changes else commit
 
 
 def _output(*command: str) -> str | None:

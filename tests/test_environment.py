@@ -38,6 +38,10 @@ def test_the_commit_is_that_of_our_own_checkout_only(tmp_path, monkeypatch):
     git("commit", "-m", "first")
     commit = git("rev-parse", "HEAD")
     assert environment()["versions"]["commit"] == commit
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "table.csv").write_text("written by the study itself")
+    git("add", ".")
+    assert environment()["versions"]["commit"] == commit
     (tmp_path / "pbnn" / "environment.py").write_text("changed")
     assert environment()["versions"]["commit"] == f"{commit}-dirty"
     (tmp_path / "lib" / "pbnn").mkdir(parents=True)
