@@ -24,8 +24,9 @@ from pbnn.bounds.gibbs import (
 from pbnn.bounds.holdout import chernoff, clopper_pearson, maurer_pontil
 from pbnn.bounds.kl import binary_kl, kl_inverse
 from pbnn.bounds.multiclass import vector_kl, vector_kl_worst
+from pbnn.bounds.recursion import recursive, recursive_excess
 from pbnn.bounds.single import occam, occam_hoeffding, rivasplata, viallard
-from pbnn.bounds.splitting import recursive, recursive_excess, split_kl, split_kl_discrete
+from pbnn.bounds.splitting import split_kl, split_kl_discrete
 from pbnn.bounds.temperature import (
     alquier,
     catoni,
