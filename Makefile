@@ -3,6 +3,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 STUDY_ARGS ?=
 PYTEST_ARGS ?=
+MUTANTS_ARGS ?= --sample 200
 
 SHELL = /bin/sh
 VENV = .venv
@@ -10,13 +11,13 @@ RUN = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
 
 .DEFAULT_GOAL = help
-.PHONY: help venv study test lint types unit doctest format coverage benchmark api clean
+.PHONY: help venv study test lint types unit doctest format coverage mutants benchmark api clean
 
 help: ## list the targets
 	@echo 'Targets:'
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)$$/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
 	@echo 'Variables: PYTHON (python3), PIP_ARGS (for pip install), STUDY_ARGS (for the study),'
-	@echo '           PYTEST_ARGS (for the tests)'
+	@echo '           PYTEST_ARGS (for the tests), MUTANTS_ARGS (--sample 200)'
 
 # The stamp comes last: an interrupted or failed installation starts anew next time.
 $(STAMP): pyproject.toml constraints.txt
@@ -64,6 +65,9 @@ format: $(STAMP) ## let ruff mend what it can
 coverage: $(STAMP) ## simulate the promise of every bound
 	$(RUN) studies/bound_coverage.py $(STUDY_ARGS)
 	$(RUN) studies/bound_rounding.py
+
+mutants: $(STAMP) ## change bounds/ here and there: do the tests notice?
+	$(RUN) tests/mutants.py $(MUTANTS_ARGS)
 
 benchmark: $(STAMP) ## time the code
 	$(RUN) -m pytest tests/benchmarks $(PYTEST_ARGS)

@@ -94,7 +94,7 @@ class Interval:
         return not self < other
 
     def __eq__(self, other: object) -> bool:
-        return self <= other and self >= other
+        return other is not math.inf and self <= other and self >= other
 
 
 class Namespace:

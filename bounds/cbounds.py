@@ -58,11 +58,11 @@ def c_bound(
     xp, (risk, rate, kl, n, n_pairs, delta), finish = given
     gibbs, pair = budgets(xp, kl, n, n_pairs, delta, constant)
     r, d = inverse(xp, risk, gibbs), inverse(xp, rate, pair, side="lower")
-    tells = (r < 0.5) & (d < 0.5)
+    silent = (r >= 0.5) | (d >= 0.5)  # false for NaN, which goes through
     # Where nothing is told, nothing may come back through an infinite slope.
-    d = inverse(xp, xp.where(tells, rate, 0.25), pair, side="lower")
-    value = (4 * r * (1 - r) - 2 * d) / xp.where(tells, 1 - 2 * d, 1.0)
-    return close(xp.where(tells, value, 1.0), xp, finish, clip=clip, round_up=False)
+    d = inverse(xp, xp.where(silent, 0.25, rate), pair, side="lower")
+    value = (4 * r * (1 - r) - 2 * d) / xp.where(silent, 1.0, 1 - 2 * d)
+    return close(xp.where(silent, 1.0, value), xp, finish, clip=clip, round_up=False)
 
 
 @catalogued(VOTE, TWO_CLASSES, "Germain et al. 2015, PAC-Bound 2")

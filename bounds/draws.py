@@ -294,5 +294,7 @@ def _like(given: Any, value: Any) -> Any:
 
 def one_number(name: str, value: Any) -> None:
     """Refuse arrays, which would have to be matched with a last axis that is summed over."""
-    if len(getattr(value, "shape", ())) or getattr(value, "namespace", None) is not None:
+    if getattr(value, "namespace", None) is not None:
+        raise TypeError("A bound of sequences of losses has no interval form.")
+    if len(getattr(value, "shape", ())):
         raise TypeError(f"`{name}` must be one number, got {type(value).__name__}.")

@@ -37,7 +37,7 @@ def upper(bound: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
     Parameters
     ----------
     bound : callable
-        A bound of this package, such as an entry of `CATALOGUE`.
+        A bound of this package, such as the `function` of an entry of `CATALOGUE`.
     *args, **kwargs
         Its arguments: Python or NumPy numbers, not arrays. `certify` is not needed.
 

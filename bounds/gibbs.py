@@ -170,9 +170,9 @@ def quadratic(
     a = (kl + log_constant(xp, n, delta, constant)) / (2 * n)
     if tight:
         a = a * (1 - risk)
-    finite = xp.where(a < math.inf, a, 1.0)
+    finite = xp.where(a == math.inf, 1.0, a)
     value = (xp.sqrt(risk + finite) + xp.sqrt(finite)) ** 2
-    value = xp.where(a < math.inf, value, math.inf)
+    value = xp.where(a == math.inf, math.inf, value)
     return close(value, xp, finish, clip=clip, round_up=certify)
 
 
@@ -206,9 +206,9 @@ def tolstikhin_seldin(
     xp, (risk, kl, n, delta), finish = prepare(risk=risk, kl=kl, n=n, delta=delta)
     budget = (kl + log_constant(xp, n, delta, constant)) / n
     # Two roots, for 0 times infinity, and its slope, would be no number.
-    finite = xp.where(budget < math.inf, budget, 1.0)
+    finite = xp.where(budget == math.inf, 1.0, budget)
     value = risk + xp.sqrt(2 * risk) * xp.sqrt(finite) + 2 * finite
-    return close(xp.where(budget < math.inf, value, math.inf), xp, finish, clip=clip)
+    return close(xp.where(budget == math.inf, math.inf, value), xp, finish, clip=clip)
 
 
 @catalogued(

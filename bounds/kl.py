@@ -181,8 +181,14 @@ def exponent(xp: Any, a: Any, b: Any, c: Any) -> Any:
     return u
 
 
-@quiet
 def _solve(xp: Any, q: Any, c: Any, side: str, slack: float = 0.0) -> Any:
+    # What is no number stays so: unchecked in training, it must not come out as a vacuous bound.
+    unknown = (q != q) | (c != c)
+    return xp.where(unknown, math.nan, _solved(xp, q, c, side, slack))
+
+
+@quiet
+def _solved(xp: Any, q: Any, c: Any, side: str, slack: float) -> Any:
     inside = (q > 0) & (q < 1) & (c > 0) & (c < math.inf)
     r, budget = xp.where(inside, q, 0.5), xp.where(inside, c, 1.0)
     if side == "upper":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -102,9 +103,14 @@ def share_delta(delta: float, weights: Mapping[str, float]) -> dict[str, float]:
     {'bound': 0.025, 'draws': 0.0125}
     """
     _check_delta(delta)
+    if not isinstance(weights, Mapping):
+        raise TypeError(f"`weights` must be a mapping, got {type(weights).__name__}.")
     if not weights:
         raise ValueError("`weights` must hold at least one weight, got none.")
     for name, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            kind = type(weight).__name__
+            raise TypeError(f"`weights` must be real numbers, got {kind} for {name!r}.")
         if not 0 < weight < math.inf:
             raise ValueError(f"`weights` must be positive, got {weight!r} for {name!r}.")
     total = sum(map(Fraction, weights.values()))
@@ -225,16 +231,18 @@ def _number(name: str, value: object) -> float:
 
 
 def _check_delta(delta: float) -> None:
+    if isinstance(delta, bool) or not isinstance(delta, int | float):
+        raise TypeError(f"`delta` must be a real number, got {type(delta).__name__}.")
     if not 0 < delta < 1:
         raise ValueError(f"`delta` must lie in (0, 1), got {delta!r}.")
 
 
 def _whole(count: int) -> int:
-    if isinstance(count, bool) or not isinstance(count, int):
+    if isinstance(count, bool) or not hasattr(count, "__index__"):
         raise TypeError(f"`count` must be an integer, got {type(count).__name__}.")
     if count < 1:
         raise ValueError(f"`count` must be at least 1, got {count}.")
-    return count
+    return operator.index(count)
 
 
 def _round_down(exact: Fraction) -> float:

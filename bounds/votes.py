@@ -78,8 +78,10 @@ def tandem(
               \frac{2\,\mathrm{KL} + \ln\frac{2\sqrt n}{\delta}}{n}\right)
 
     The tandem loss is the probability that two independent voters err on the same example. By
-    Markov's inequality for the squared share of voters that err. Other arguments and errors as for
-    `maurer`.
+    Markov's inequality for the squared share of voters that err. Of `k` voters drawn independently,
+    distinct pairs estimate it; the squared share of those that err does not, as it pairs voters
+    with themselves. Pairs that share a voter are not independent draws: for the Monte-Carlo step
+    draw two voters for each. Other arguments and errors as for `maurer`.
 
     Parameters
     ----------
@@ -204,11 +206,11 @@ def c_tandem(
     gibbs, pair = budgets(xp, kl, n, n_pairs, delta, constant)
     most = inverse(xp, risk, gibbs)
     width = inverse(xp, loss, pair, side="lower") - most + 0.25
-    tells = (most < 0.5) & (width > 0)
+    silent = (most >= 0.5) | (width <= 0)  # false for NaN, which goes through
     # The slope of the lower inverse is infinite at 1, where nothing is told.
-    least = inverse(xp, xp.where(tells, risk, 0.25), gibbs, side="lower")
+    least = inverse(xp, xp.where(silent, 0.25, risk), gibbs, side="lower")
     excess = inverse(xp, loss, pair) - least * least
-    value = xp.where(tells, excess / xp.where(tells, width, 1.0), 1.0)
+    value = xp.where(silent, 1.0, excess / xp.where(silent, 1.0, width))
     return close(value, xp, finish, clip=clip, round_up=False)
 
 

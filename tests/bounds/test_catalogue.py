@@ -31,10 +31,15 @@ TOOLS = {
 
 def call(bound: Bound) -> str:
     """How to call it; a member of a family is its function with an argument given."""
-    given = getattr(bound.function, "keywords", {})
     function = getattr(bound.function, "func", bound.function)
-    words = [f"{name}={given[name]!r}" if name in given else name for name in bound.inputs]
-    return f"{function.__name__}({', '.join(words)})"
+    signature = inspect.signature(bound.function)
+    plain = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for name, parameter in signature.parameters.items()
+        if name in bound.inputs
+    ]
+    shown = signature.replace(parameters=plain, return_annotation=inspect.Signature.empty)
+    return f"{function.__name__}{shown}"
 
 
 def page() -> str:

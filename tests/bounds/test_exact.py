@@ -32,6 +32,14 @@ def real(value):
     return mpmath.mpf(value)
 
 
+def xi(n):
+    term = total = mpmath.mpf(1)
+    for k in range(n):
+        term *= mpmath.mpf(n - k) / n
+        total += term
+    return total
+
+
 def as_fraction(value):
     return Fraction(*map(int, mpmath.libmp.to_rational(value._mpf_)))
 
@@ -125,6 +133,35 @@ def test_the_exact_constant_is_its_sum(backend):
         )
         value = mpmath.log(mpmath.mpf(xi.numerator) / xi.denominator)
         assert exact.lower(pb.log_xi, n) <= value <= exact.upper(pb.log_xi, n)
+
+
+def test_sums_that_are_cut_off_enclose_the_rest(backend):
+    """With few bits the terms that are left out, and those rounded down, are what counts."""
+    for bits in (8, 12, 20):
+        for n in (1, 2, 3, 7, 20, 60, 200, 1_000, 5_000):
+            with backend.backend.precision(bits):
+                low, high = backend.log_xi(backend.lift(n)).ends()
+            assert low <= as_fraction(mpmath.log(xi(n))) <= high
+            assert high - low < Fraction(8 * n + 60, 2**bits)
+
+
+@pytest.mark.parametrize("bits", [24, 40])
+def test_a_binomial_tail_that_is_cut_off_encloses_the_rest(backend, bits):
+    for n in (2, 9, 60, 300):
+        for k in sorted({0, 1, n // 9, n // 3, n - 1, n}):
+            for p in (Fraction(1, 64), Fraction(1, 4), Fraction(3, 8), Fraction(7, 8)):
+                with backend.backend.precision(bits):
+                    low, high = backend.binomial_tail(k, n, backend.lift(p)).ends()
+                tail = sum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k + 1))
+                assert low <= tail <= high
+
+
+def test_the_series_of_the_exact_constant_encloses_it(backend):
+    with backend.backend.precision(120):
+        for n in (1, 2, 3, 7, 20, 60, 200):
+            low, high = backend._log_xi_of_many(backend.lift(n)).ends()
+            assert low <= as_fraction(mpmath.log(xi(n))) <= high
+            assert high - low < Fraction(1, 300 * n**2)
 
 
 def test_the_exact_constant_of_many_examples(backend, monkeypatch):

@@ -7,6 +7,7 @@ import math
 import mpmath
 import numpy as np
 import pytest
+import torch
 from scipy.special import rel_entr
 
 from pbnn.bounds import binary_kl, kl_inverse
@@ -144,3 +145,40 @@ def test_the_lower_inverse_of_a_subnormal_mean(certify):
     for q, c in ((1e-310, 8.7e-244), (3e-309, 1e-30), (5e-324, 1e-320)):
         assert kl_inverse(q, c, "lower", certify=certify) == 0
         assert kl_inverse(q, 0.0, "lower", certify=certify) == q
+
+
+def slopes(function, *arguments):
+    """The value, and the derivative by each argument."""
+    leaves = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in arguments]
+    value = function(*leaves)
+    value.sum().backward()
+    return value.tolist(), [leaf.grad.tolist() for leaf in leaves]
+
+
+def test_the_slopes_of_kl_at_the_ends():
+    p = [0.0, 1e-9, 0.25, 0.999]
+    _, (_, by_p) = slopes(binary_kl, [0.0] * 4, p)
+    assert by_p == pytest.approx([1 / (1 - x) for x in p], rel=1e-15)
+    p = [1.0, 1e-9, 0.25, 0.999]
+    _, (_, by_p) = slopes(binary_kl, [1.0] * 4, p)
+    assert by_p == pytest.approx([-1 / x for x in p], rel=1e-15)
+    _, (by_q, by_p) = slopes(binary_kl, [0.25, 1e-9], [0.25, 1e-9])
+    assert (by_q, by_p) == ([0, 0], [0, 0])
+
+
+def test_the_slopes_of_kl_between_small_neighbours():
+    for q in (1e-12, 1e-30, 1e-290):
+        for gap in (1e-9, 1e-3, 0.49, 0.9, 30.0):
+            p = q * (1 + gap)
+            _, ((by_q,), (by_p,)) = slopes(binary_kl, [q], [p])
+            expected = float(mpmath.log(mpmath.mpf(q) / p) - p + q)
+            assert by_q == pytest.approx(expected, rel=1e-11, abs=0)
+            assert by_p == pytest.approx(float((p - mpmath.mpf(q)) / (p * (1 - p))), rel=1e-13)
+
+
+def test_slopes_of_many_at_once():
+    q, c = torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64), torch.tensor(0.03).double()
+    for function in (binary_kl, kl_inverse, lambda q, c: kl_inverse(q, c, "lower")):
+        found = torch.vmap(torch.func.grad(function), in_dims=(0, None))(q, c)
+        _, (expected, _) = slopes(function, q.tolist(), c.item())
+        assert found.tolist() == expected

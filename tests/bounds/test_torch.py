@@ -344,3 +344,10 @@ def test_at_an_infinite_divergence_the_clipped_bound_is_flat(name, call):
     given = leaf(0.1), leaf(math.inf)
     slopes = torch.autograd.grad(call(dict(zip(("risk", "kl"), given, strict=True))).sum(), given)
     assert [slope.item() for slope in slopes] == [0, 0]
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_what_is_no_number_stays_so(name, call):
+    """Tensors in training are not checked: a run that diverged must not look vacuous."""
+    for argument in {"risk", "kl", "tandem_loss", "divergence"} & set(call.numbers):
+        assert torch.isnan(call({argument: leaf(math.nan)})).all(), argument

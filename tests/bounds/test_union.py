@@ -172,3 +172,13 @@ def test_the_best_fails_no_more_often_than_promised():
     ]
     expected = 1 - (1 - delta / 2) ** 2
     assert np.mean(failures) == pytest.approx(expected, abs=4 * math.sqrt(0.16 / trials))
+
+
+def test_shares_of_what_is_no_number_are_refused_by_name():
+    with pytest.raises(TypeError, match="`delta` must be a real number, got str"):
+        share_delta("x", {"a": 1.0})
+    with pytest.raises(TypeError, match="`weights` must be a mapping, got list"):
+        share_delta(0.05, [0.5, 0.5])
+    with pytest.raises(TypeError, match="`weights` must be real numbers, got str for 'a'"):
+        share_delta(0.05, {"a": "1"})
+    assert delta_each(0.05, np.int64(2)) == 0.025
