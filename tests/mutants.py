@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 60  # for the tests of one file: an endless loop counts as noticed
-SHARED = ["inputs", "arrays", "properties", "torch", "exact", "rounding"]
+SHARED = ["inputs", "arrays", "catalogue", "properties", "torch", "exact", "rounding"]
 CORE = ["_arrays", "constants", "kl"]  # what every other file uses
 FIRST = {
     **{"_arrays": ["arrays", "inputs", "torch", "gibbs"], "_intervals": ["exact"]},

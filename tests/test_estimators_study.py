@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import sklearn.datasets  # noqa: F401 - draws from a global generator when first imported
 import torch
 
 from pbnn.data import DataUnavailable, load

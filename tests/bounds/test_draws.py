@@ -94,6 +94,14 @@ def test_certified_batches_are_rounded_up():
         assert value <= monte_carlo_batches(errors, sizes, delta=0.3, clip=False) * (1 + 1e-12)
 
 
+def test_certified_batches_allow_for_the_rounding_of_long_sums():
+    count = 10_000
+    errors, sizes = np.full(count, 3.0), np.full(count, 10.0)
+    plain, certified = (monte_carlo_batches(errors, sizes, certify=c) for c in (False, True))
+    # Of two sums, each wrong by a unit of 2^-53 for each of its terms; both ways.
+    assert 1.2 * count * 2.0**-52 < certified / plain - 1 < 3 * count * 2.0**-52
+
+
 def test_batches_of_every_kind():
     errors, sizes = [3.0, 5.0, 2.0], [100.0, 50.0, 20.0]
     value = monte_carlo_batches(errors, sizes)

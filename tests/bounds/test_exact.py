@@ -118,6 +118,17 @@ def test_means_that_miss_the_unit_interval_by_rounding(backend):
     assert exact.upper(pb.maurer, 1 + 9e-13, 0.0, 100) == 1
 
 
+@pytest.mark.parametrize("side", ["upper", "lower"])
+def test_the_inverse_encloses_those_of_all_means_and_budgets(backend, side):
+    means, budgets = (0.1, 0.2), (0.01, 0.02)
+    values = [pb.kl_inverse(q, c, side) for q in means for c in budgets]
+    with backend.backend.precision(80):
+        ends = backend.kl_inverse(backend.hull(*means), backend.hull(*budgets), side).ends()
+    assert list(map(float, ends)) == pytest.approx([min(values), max(values)], rel=1e-7)
+    assert ends[0] <= min(values) * (1 + 1e-13)
+    assert ends[1] >= max(values) * (1 - 1e-13)
+
+
 def test_clopper_pearson_of_a_billion(backend):
     low, high = (f(pb.clopper_pearson, 10**6, 10**9) for f in (exact.lower, exact.upper))
     assert high == math.nextafter(low, 1)
