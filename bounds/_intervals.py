@@ -211,9 +211,9 @@ class Mpmath:
     """Intervals of mpmath."""
 
     def __init__(self) -> None:
-        from mpmath import iv, libmp
+        from mpmath import iv
 
-        self._iv, self._libmp = iv, libmp
+        self._iv = iv
         self._anything = iv.mpf(["-inf", "inf"])
 
     @contextlib.contextmanager

@@ -62,7 +62,7 @@ def c_bound(
     # Where nothing is told, nothing may come back through an infinite slope.
     d = inverse(xp, xp.where(silent, 0.25, rate), pair, side="lower")
     value = (4 * r * (1 - r) - 2 * d) / xp.where(silent, 1.0, 1 - 2 * d)
-    return close(xp.where(silent, 1.0, value), xp, finish, clip=clip, round_up=False)
+    return close(xp.where(silent, 1.0, value), xp, finish, clip=clip)
 
 
 @catalogued(VOTE, TWO_CLASSES, "Germain et al. 2015, PAC-Bound 2")

@@ -219,7 +219,7 @@ class Exact(Namespace):
         count, unit = _whole(n), 2 ** self.backend.bits()
         if count > _MANY:
             return self._log_xi_of_many(n)
-        low = high = term = unit
+        low = term = unit
         spent = 0  # how many terms were rounded down
         for k in range(count):
             term = term * (count - k) // count

@@ -187,7 +187,7 @@ def maurer_pontil(
     xp, (risk, n, variance, delta), finish = given
     price = -xp.log(delta / 2)
     value = risk + xp.sqrt(variance) * xp.sqrt(2 * price / n) + 7 * price / (3 * (n - 1))
-    return close(value, xp, finish, clip=clip, round_up=False)
+    return close(value, xp, finish, clip=clip)
 
 
 def check_side(side: str) -> None:

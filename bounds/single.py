@@ -237,4 +237,4 @@ def occam_hoeffding(
         {"nats": COST}, risk=risk, nats=nats, n=n, delta=delta
     )
     value = risk + xp.sqrt((nats - xp.log(delta)) / (2 * n))
-    return close(value, xp, finish, clip=clip, round_up=False)
+    return close(value, xp, finish, clip=clip)

@@ -161,7 +161,7 @@ def disagreement(
     xp, (risk, rate, kl, n, n_pairs, delta), finish = given
     gibbs, pair = budgets(xp, kl, n, n_pairs, delta, constant)
     value = 4 * inverse(xp, risk, gibbs) - 2 * inverse(xp, rate, pair, side="lower")
-    return close(value, xp, finish, clip=clip, round_up=False)
+    return close(value, xp, finish, clip=clip)
 
 
 @catalogued(VOTE, TWO_CLASSES, "Masegosa et al. 2020, C-tandem; Germain et al. 2015")
@@ -211,7 +211,7 @@ def c_tandem(
     least = inverse(xp, xp.where(silent, 0.25, risk), gibbs, side="lower")
     excess = inverse(xp, loss, pair) - least * least
     value = xp.where(silent, 1.0, excess / xp.where(silent, 1.0, width))
-    return close(value, xp, finish, clip=clip, round_up=False)
+    return close(value, xp, finish, clip=clip)
 
 
 def budgets(xp: Any, kl: Any, n: Any, n_pairs: Any, delta: Any, constant: str) -> tuple[Any, Any]:

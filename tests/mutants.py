@@ -31,7 +31,7 @@ CORE = ["_arrays", "constants", "kl"]  # what every other file uses
 FIRST = {
     **{"_arrays": ["arrays", "inputs", "torch", "gibbs"], "_intervals": ["exact"]},
     **{"cbounds": ["votes"], "kl": ["kl", "torch"], "splitting": ["variance"]},
-    **{"recursion": ["variance"], "temperature": ["gibbs", "inputs"]},
+    **{"recursion": ["variance"], "temperature": ["temperature", "gibbs"]},
 }
 SWAPS: dict[type, list[type]] = {
     **{ast.Lt: [ast.LtE, ast.GtE], ast.LtE: [ast.Lt, ast.Gt], ast.Eq: [ast.NotEq]},
