@@ -203,7 +203,7 @@ class Flint:
             return None
         middle, radius = _dyadic(*x.mid().man_exp()), _dyadic(*x.rad().man_exp())
         if middle is None or radius is None:
-            return (Fraction(0), _TINY) if 0 < x < 1 else None
+            return (Fraction(0), _TINY) if 0 < x < self.number(_TINY) else None
         return middle - radius, middle + radius
 
 
@@ -242,7 +242,7 @@ class Mpmath:
         finite = not any(end[1] == 0 and end[2] for end in x._mpi_)  # infinities have no mantissa
         ends = [_dyadic(-end[1] if end[0] else end[1], end[2]) for end in x._mpi_]
         if not finite or None in ends:
-            return (Fraction(0), _TINY) if finite and 0 < x < 1 else None
+            return (Fraction(0), _TINY) if finite and 0 < x < self.number(_TINY) else None
         return ends[0], ends[1]  # type: ignore[return-value]
 
     def exp(self, x: Any) -> Any:

@@ -286,3 +286,17 @@ def test_without_flint_mpmath_serves(monkeypatch):
         assert isinstance(exact.namespace().backend, Mpmath)
     finally:
         exact.namespace.cache_clear()
+
+
+def test_an_enclosure_with_one_end_out_of_reach_is_not_taken_for_a_tiny_number(backend):
+    """Of mpmath's intervals either end may be too small for a fraction; the other still counts."""
+    with backend.backend.precision(64):
+        tiny = backend.exp(-(backend.lift(10**6)))
+        assert tiny.ends() == (0, Fraction(1, 2**1100))
+        wide = backend.hull(tiny, 0.5)
+        try:
+            low, high = wide.ends()
+        except Undecided:
+            return
+        assert low <= 0 or low < Fraction(1, 2**1100)
+        assert high >= 0.5
