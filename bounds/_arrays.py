@@ -16,6 +16,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
@@ -85,16 +86,14 @@ def prepare(
         If a value is outside its domain, or shapes do not broadcast.
     """
     kinds = {name: _kind(name, value) for name, value in inputs.items()}
+    domains = {name: (domains or {}).get(name) or DOMAINS[name] for name in inputs}
     if "interval" in kinds.values():
         first = next(inputs[name] for name, kind in kinds.items() if kind == "interval")
-        values = list(map(first.lift, inputs.values()))
-        known = {name: (domains or DOMAINS).get(name, DOMAINS.get(name)) for name in inputs}
-        values = _within(first.namespace, known, values)
+        values = _within(first.namespace, domains, list(map(first.lift, inputs.values())))
         return first.namespace, values, lambda x, wide=False: x
     tensors = [inputs[name] for name, kind in kinds.items() if kind == "tensor"]
     arrays = [name for name, kind in kinds.items() if kind == "array"]
     _check_shapes(inputs)
-    domains = {name: (domains or {}).get(name) or DOMAINS[name] for name in inputs}
     if not tensors:
         values = [_as_array(name, value) for name, value in inputs.items()]
         for (name, domain), value in zip(domains.items(), values, strict=True):
@@ -120,7 +119,7 @@ def prepare(
     return torch, values, lambda result, wide=False: result if wide else result.to(dtype)
 
 
-def _within(xp: Any, domains: Mapping[str, Domain | None], values: list[Any]) -> list[Any]:
+def _within(xp: Any, domains: Mapping[str, Domain], values: list[Any]) -> list[Any]:
     """Probabilities that miss [0, 1] by rounding, moved to its end."""
     pairs = zip(domains.values(), values, strict=True)
     return [xp.clip(x, 0.0, 1.0) if domain is PROBABILITY else x for domain, x in pairs]
@@ -174,6 +173,14 @@ def outward(value: Any, xp: Any, up: bool = True) -> Any:
         value = value.detach()
     value = value + (SLACK if up else -SLACK) * abs(value)
     return xp.nextafter(value, xp.zeros_like(value) + (math.inf if up else -math.inf))
+
+
+def directed(exact: Fraction, up: bool) -> float:
+    """The float64 nearest to `exact` that is not below it, or not above."""
+    nearest = exact.numerator / exact.denominator
+    if (Fraction(nearest) < exact) if up else (Fraction(nearest) > exact):
+        return math.nextafter(nearest, math.inf if up else -math.inf)
+    return nearest
 
 
 def close(value: Any, xp: Any, finish: Finish, *, clip: bool, round_up: bool = False) -> Any:

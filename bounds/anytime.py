@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pbnn.bounds._arrays import PROBABILITY, Real, prepare
+from pbnn.bounds._arrays import PROBABILITY, Real, directed, prepare
 from pbnn.bounds.draws import one_number, series
 from pbnn.bounds.gibbs import maurer
 
@@ -96,7 +96,7 @@ class Anytime:
 
     @property
     def risk(self) -> float:
-        return _round_up(self._total / self._n) if self._n else math.nan
+        return directed(self._total / self._n, up=True) if self._n else math.nan
 
     @property
     def bound(self) -> float:
@@ -195,8 +195,3 @@ def _sum(values: list[float]) -> Fraction:
     total = math.fsum(values)
     rest = math.fsum([*values, -total])
     return Fraction(total) + Fraction(math.nextafter(rest, math.inf) if rest else 0)
-
-
-def _round_up(exact: Fraction) -> float:
-    nearest = float(exact)
-    return nearest if Fraction(nearest) >= exact else math.nextafter(nearest, math.inf)

@@ -7,11 +7,12 @@ hold over the draws, for the sample as it is, and for any order in which it was 
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import numpy as np
 
-from pbnn.bounds._arrays import COST, POSITIVE, PROBABILITY, Real, check, close, prepare
+from pbnn.bounds._arrays import COST, POSITIVE, PROBABILITY, Real, close, compare, prepare
 from pbnn.bounds.catalogue import catalogued
 from pbnn.bounds.holdout import check_side
 from pbnn.bounds.kl import inverse
@@ -146,8 +147,7 @@ def monte_carlo_batches(
     count = k.shape[-1]
     if not count:
         raise ValueError("`sizes` must hold at least one batch, got none.")
-    if not getattr(k, "requires_grad", False):
-        check("errors", k, lambda x: x <= n, "must not exceed `sizes`")
+    compare(xp, "errors", k, operator.le, n, "must not exceed `sizes`")
     if certify and xp is not np:
         k, n = k.detach(), n.detach()
     # A sum of non-negative numbers is wrong by a unit of 2^-53 of itself for each, at most.

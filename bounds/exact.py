@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from pbnn.bounds._arrays import directed
 from pbnn.bounds._intervals import Flint, Interval, Mpmath, Namespace, Undecided
 
 _FIRST, _LAST = 128, 8192  # bits; the first suffices but for numbers far below 1
@@ -119,8 +120,8 @@ def _rounded(
         except Undecided:
             bits *= 2
             continue
-        best = _round(high, True) if up else _round(low, False)
-        if best == (_round(low, True) if up else _round(high, False)):
+        best = directed(high, True) if up else directed(low, False)
+        if best == (directed(low, True) if up else directed(high, False)):
             return best
         if high - low <= abs(high) / 2**200 and bits > 512:
             return best  # the value is a float64, or as good as one
@@ -132,13 +133,6 @@ def _rounded(
 
 def _is_number(x: Any) -> bool:
     return isinstance(x, int | float | np.integer | np.floating) and not isinstance(x, bool)
-
-
-def _round(x: Fraction, up: bool) -> float:
-    nearest = x.numerator / x.denominator
-    if (Fraction(nearest) < x) if up else (Fraction(nearest) > x):
-        return math.nextafter(nearest, math.inf if up else -math.inf)
-    return nearest
 
 
 def _shortened(x: Fraction, bits: int) -> Fraction:
@@ -260,7 +254,7 @@ class Exact(Namespace):
             return self.exp(self.log1p(-delta) / n)
         from pbnn.bounds.holdout import clopper_pearson
 
-        level = _round(delta.ends()[1], True)
+        level = directed(delta.ends()[1], True)
         # Whichever of p and 1 - p is small is searched for: the other has no digits to tell.
         small = 2 * errors < count
         near = clopper_pearson(errors, count, delta=level) if small else None

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pbnn.bounds._arrays import COST, COUNT, PROBABILITY, Domain, Real, close, prepare
+from pbnn.bounds._arrays import COST, COUNT, DOMAINS, PROBABILITY, Domain, Real, close, prepare
 from pbnn.bounds.catalogue import catalogued
 from pbnn.bounds.constants import log_constant
 from pbnn.bounds.gibbs import GIBBS
 from pbnn.bounds.kl import inverse
 from pbnn.bounds.splitting import check_falling, entries_of
 
-_DELTA = (lambda x: (x > 0) & (x < 1), "must lie in (0, 1)")
 _GAMMAS: dict[int, Domain] = {
     2: (lambda x: x == 1, "must be 1 with two levels"),
     3: (lambda x: (x > 0) & (x <= 1), "must lie in (0, 1]"),
@@ -122,7 +121,7 @@ def recursive_excess(
         **dict.fromkeys(levels, PROBABILITY),
         "gamma": _GAMMAS[len(levels)],
         "steps": COUNT,
-        "delta_mc": _DELTA,
+        "delta_mc": DOMAINS["delta"],
     }
     xp, given, finish = prepare(
         domains, **levels, kl=kl, n=n, gamma=gamma, steps=steps, delta=delta, delta_mc=delta_mc
@@ -222,7 +221,7 @@ def recursive(
         **dict.fromkeys(kls, COST),
         **dict.fromkeys(sizes, COUNT),
         **{name: _GAMMAS[len(levels)] for name, levels in zip(weights, groups[1:], strict=True)},
-        "delta_mc": _DELTA,
+        "delta_mc": DOMAINS["delta"],
     }
     inputs = {**frequencies, **kls, **sizes, **weights, "delta": delta, "delta_mc": delta_mc}
     xp, values, finish = prepare(domains, **inputs)

@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from pbnn.bounds._arrays import (
+    COST,
     FINITE,
     PROBABILITY,
     Real,
@@ -90,8 +91,7 @@ def split_kl(
     >>> round(split_kl(0.03, 0.01, 50.0, 10_000, a=-1.0, b=1.0, mu=0.0), 6)
     0.049656
     """
-    nonnegative = (lambda x: x >= 0, "must be non-negative")
-    domains = {**dict.fromkeys(["a", "b", "mu"], FINITE), "plus": nonnegative, "minus": nonnegative}
+    domains = {**dict.fromkeys(["a", "b", "mu"], FINITE), "plus": COST, "minus": COST}
     xp, (plus, minus, kl, n, a, b, mu, delta), finish = prepare(
         domains, plus=plus, minus=minus, kl=kl, n=n, a=a, b=b, mu=mu, delta=delta
     )

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
+from pbnn.bounds._arrays import directed
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -117,7 +119,9 @@ def share_delta(delta: float, weights: Mapping[str, float]) -> dict[str, float]:
     if total > 1 + 1e-9:
         raise ValueError(f"`weights` must sum to at most 1, got {float(total)!r}.")
     whole = Fraction(delta) / max(total, Fraction(1))
-    shares = {name: _round_down(whole * Fraction(weight)) for name, weight in weights.items()}
+    shares = {
+        name: directed(whole * Fraction(weight), up=False) for name, weight in weights.items()
+    }
     while sum(shares.values()) > delta:
         shares = {name: math.nextafter(share, 0.0) for name, share in shares.items()}
     return shares
@@ -152,7 +156,7 @@ def delta_each(delta: float, count: int) -> float:
     0.025
     """
     _check_delta(delta)
-    return _round_down(Fraction(delta) / _whole(count))
+    return directed(Fraction(delta) / _whole(count), up=False)
 
 
 def best_of(
@@ -243,8 +247,3 @@ def _whole(count: int) -> int:
     if count < 1:
         raise ValueError(f"`count` must be at least 1, got {count}.")
     return operator.index(count)
-
-
-def _round_down(exact: Fraction) -> float:
-    nearest = float(exact)
-    return nearest if Fraction(nearest) <= exact else math.nextafter(nearest, 0.0)

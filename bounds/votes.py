@@ -14,11 +14,12 @@ of independent draws estimate `e` and `d`; the square of one Monte-Carlo average
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import numpy as np
 
-from pbnn.bounds._arrays import Real, check, close, prepare, quiet
+from pbnn.bounds._arrays import Real, close, compare, prepare, quiet
 from pbnn.bounds.catalogue import EVERY_POSTERIOR, catalogued
 from pbnn.bounds.constants import log_constant
 from pbnn.bounds.kl import inverse
@@ -283,10 +284,7 @@ def derandomised(
     xp, (bound, b, c), finish = prepare(
         gibbs_bound=gibbs_bound, lower_right=lower_right, lower_wrong=lower_wrong
     )
-    # Intervals are points that were checked as numbers.
-    checked = hasattr(xp, "kl_inverse")
-    if not checked and not any(getattr(x, "requires_grad", False) for x in (b, c)):
-        check("lower_right", b + 0 * c, lambda x: x < c, "must be below `lower_wrong`")
+    compare(xp, "lower_right", b, operator.lt, c, "must be below `lower_wrong`")
     excess, width = bound - b, c - b
     if certify:
         # The differences may cancel, so each is rounded before they are divided.
