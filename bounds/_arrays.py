@@ -167,10 +167,14 @@ def compare(
         check(name, value + 0 * other, lambda x: holds(x, other), domain)
 
 
+def detached(x: Any) -> Any:
+    """Without gradient, if there could be one."""
+    return x.detach() if hasattr(x, "detach") else x
+
+
 def outward(value: Any, xp: Any, up: bool = True) -> Any:
     """A float64 `value` moved by `SLACK` and one unit in the last place, without gradient."""
-    if xp is not np:
-        value = value.detach()
+    value = detached(value)
     value = value + (SLACK if up else -SLACK) * abs(value)
     return xp.nextafter(value, xp.zeros_like(value) + (math.inf if up else -math.inf))
 

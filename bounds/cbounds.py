@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pbnn.bounds._arrays import ROUNDING, SLACK, Real, check, close, prepare, quiet
+from pbnn.bounds._arrays import ROUNDING, SLACK, Real, check, close, detached, prepare, quiet
 from pbnn.bounds.catalogue import catalogued
 from pbnn.bounds.constants import log_constant
 from pbnn.bounds.kl import inverse
@@ -139,7 +139,7 @@ def c_bound_joint(
     )
     xp, (e, d, kl, n, delta), finish = given
     refuse_intervals(xp, "c_bound_joint")
-    e, d, kl, n, delta = (x.detach() if hasattr(x, "detach") else x for x in (e, d, kl, n, delta))
+    e, d, kl, n, delta = map(detached, (e, d, kl, n, delta))
     right = 1 - e + ROUNDING
     check("disagreement_rate", d + 0 * e, lambda x: x <= right, "must be at most 1 - `tandem_loss`")
     # ln((2 sqrt(n) + n) / delta)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pbnn.bounds._arrays import COST, POSITIVE, PROBABILITY, Real, close, compare, prepare
+from pbnn.bounds._arrays import COST, POSITIVE, PROBABILITY, Real, close, compare, detached, prepare
 from pbnn.bounds.catalogue import catalogued
 from pbnn.bounds.holdout import check_side
 from pbnn.bounds.kl import inverse
@@ -148,8 +148,8 @@ def monte_carlo_batches(
     if not count:
         raise ValueError("`sizes` must hold at least one batch, got none.")
     compare(xp, "errors", k, operator.le, n, "must not exceed `sizes`")
-    if certify and xp is not np:
-        k, n = k.detach(), n.detach()
+    if certify:
+        k, n = detached(k), detached(n)
     # A sum of non-negative numbers is wrong by a unit of 2^-53 of itself for each, at most.
     slack = (count + 4) * 2.0**-52 if certify else 0.0
     whole = count * xp.amax(n, -1)
@@ -227,8 +227,7 @@ def betting(losses: Real, *, delta: float = 0.05) -> Real:
     """
     sequence, losses = losses, series("losses", losses)
     one_number("delta", delta)
-    if hasattr(losses, "detach"):
-        losses = losses.detach()
+    losses = detached(losses)
     domains = {"losses": PROBABILITY}
     xp, given, finish = prepare(domains, losses=losses, delta=delta)
     rows, share = (x if xp is np else x.cpu().numpy() for x in given)

@@ -7,11 +7,12 @@ predictor: to choose among several by what they tell, share `delta` among all of
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 
-from pbnn.bounds._arrays import Real, check, close, outward, prepare, quiet
+from pbnn.bounds._arrays import Real, check, close, compare, detached, outward, prepare, quiet
 from pbnn.bounds.catalogue import FIXED_PREDICTOR, catalogued
 from pbnn.bounds.kl import inverse
 
@@ -122,12 +123,11 @@ def chernoff(
     xp, (k, n, delta), finish = prepare(errors=errors, n=n, delta=delta)
     if hasattr(xp, "kl_inverse"):
         return finish(inverse(xp, k / n, -xp.log(delta) / n, side=side))
-    if not getattr(k, "requires_grad", False):
-        check("errors", k + 0 * n, lambda e: e <= n, "must not exceed `n`")
+    compare(xp, "errors", k, operator.le, n, "must not exceed `n`")
     q = k / n
     if certify:
         beyond = xp.zeros_like(q) + (1.0 if side == "upper" else 0.0)
-        q = q if xp is np else q.detach()
+        q = detached(q)
         q = xp.where((k > 0) & (k < n), xp.nextafter(q, beyond), q)
     value = inverse(xp, q, -xp.log(delta) / n, side=side, round_outward=certify)
     return finish(value, wide=certify)

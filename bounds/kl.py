@@ -119,7 +119,7 @@ def inverse(xp: Any, q: Any, c: Any, *, side: str = "upper", round_outward: bool
     if hasattr(xp, "kl_inverse"):
         return xp.kl_inverse(q, c, side)
     if round_outward:
-        q = q.detach() if xp is not np else q
+        q = _arrays.detached(q)
         value = _solve(xp, q, _arrays.outward(c, xp), side, slack=SLACK)
         beyond = xp.zeros_like(value) + (2.0 if side == "upper" else -1.0)
         value = xp.clip(xp.nextafter(value, beyond), 0.0, 1.0)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from pbnn.bounds._arrays import FINITE, SLACK, Real, check, prepare, quiet
+from pbnn.bounds._arrays import FINITE, SLACK, Real, check, detached, prepare, quiet
 from pbnn.bounds.catalogue import catalogued
 from pbnn.bounds.constants import CONSTANTS
 
@@ -146,9 +146,7 @@ def vector_kl_worst(frequency: Real, budget: Real, weights: Real) -> Real:
     for name, value in (("frequency", frequency), ("weights", weights)):
         if not value.shape:
             raise ValueError(f"`{name}` must have an axis of types, got a single number.")
-    frequency, budget, weights = (
-        x.detach() if hasattr(x, "detach") else x for x in (frequency, budget, weights)
-    )
+    frequency, budget, weights = map(detached, (frequency, budget, weights))
     total = frequency.sum(-1)
     check("frequency", total, lambda x: abs(x - 1) <= 1e-6, "must sum to 1 over the types")
     value = largest_mean(xp, frequency / total[..., None], budget, weights)

@@ -12,7 +12,17 @@ import math
 import operator
 from typing import Any
 
-from pbnn.bounds._arrays import ABOVE_ONE, COST, POSITIVE, Real, close, compare, prepare, quiet
+from pbnn.bounds._arrays import (
+    ABOVE_ONE,
+    COST,
+    POSITIVE,
+    Real,
+    close,
+    compare,
+    detached,
+    prepare,
+    quiet,
+)
 from pbnn.bounds.catalogue import EVERY_POSTERIOR, catalogued
 from pbnn.bounds.constants import log_constant
 from pbnn.bounds.gibbs import GIBBS, maurer
@@ -131,7 +141,8 @@ def catoni_optimal_c(
     """
     xp, (risk, kl, n, delta), finish = prepare(risk=risk, kl=kl, n=n, delta=delta)
     budget = (kl + log_constant(xp, n, delta, constant)) / n
-    risk, budget = _detached(risk), _detached(budget)
+    # At the best temperature a bound does not change with it.
+    risk, budget = detached(risk), detached(budget)
     inside = (risk > 0) & (risk < 1) & (budget < math.inf)
     r = xp.where(inside, risk, 0.5)
     u = exponent(xp, 1 - r, r, xp.where(inside, budget, 1.0))
@@ -281,7 +292,7 @@ def fast_rate(
     if gamma is None:
         xp, (risk, kl, n, delta), finish = prepare(risk=risk, kl=kl, n=n, delta=delta)
         budget = (kl + log_constant(xp, n, delta, constant)) / n
-        x = _detached(_best_odds(xp, risk, budget))
+        x = detached(_best_odds(xp, risk, budget))
     else:
         domains = {"gamma": ABOVE_ONE}
         given = prepare(domains, risk=risk, kl=kl, n=n, delta=delta, gamma=gamma)
@@ -394,8 +405,3 @@ def _best_odds(xp: Any, risk: Any, budget: Any) -> Any:
     for _ in range(6):
         x = x - (x - xp.log1p(x) - t) * (1 + x) / x
     return x
-
-
-def _detached(x: Any) -> Any:
-    """Without gradient: at the best temperature a bound does not change with it."""
-    return x.detach() if hasattr(x, "detach") else x

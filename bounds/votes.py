@@ -17,9 +17,7 @@ import math
 import operator
 from typing import Any
 
-import numpy as np
-
-from pbnn.bounds._arrays import Real, close, compare, prepare, quiet
+from pbnn.bounds._arrays import Real, close, compare, detached, prepare, quiet
 from pbnn.bounds.catalogue import EVERY_POSTERIOR, catalogued
 from pbnn.bounds.constants import log_constant
 from pbnn.bounds.kl import inverse
@@ -288,8 +286,7 @@ def derandomised(
     excess, width = bound - b, c - b
     if certify:
         # The differences may cancel, so each is rounded before they are divided.
-        if xp is not np:
-            excess, width = excess.detach(), width.detach()
+        excess, width = detached(excess), detached(width)
         excess = xp.nextafter(excess, xp.zeros_like(excess) + math.inf)
         width = xp.nextafter(width, xp.zeros_like(width))
     value = excess / width
