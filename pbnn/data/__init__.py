@@ -1,10 +1,12 @@
 """Data sets as NumPy arrays, the tasks made of them, and splits fixed before any training."""
 
 from pbnn.data.csv_files import from_csv
+from pbnn.data.image_folders import from_images
+from pbnn.data.loading import TASKS, embedded_twin, load
 from pbnn.data.registry import DataUnavailable
 from pbnn.data.scaling import standardise
-from pbnn.data.splits import Splits, split
-from pbnn.data.tasks import TASKS, Task, embedded_twin, load
+from pbnn.data.splits import Splits, published_split, split
+from pbnn.data.tasks import Task
 
 __all__ = [
     "TASKS",
@@ -13,7 +15,9 @@ __all__ = [
     "Task",
     "embedded_twin",
     "from_csv",
+    "from_images",
     "load",
+    "published_split",
     "split",
     "standardise",
 ]

@@ -24,7 +24,8 @@ def obtain(
 
     A folder named by `data_dir` or by the environment variable ``PBNN_DATA`` must have every
     file. Otherwise each file comes from the user's cache or, unless `offline`, from a mirror into
-    the cache, where a damaged file counts as missing and is replaced.
+    the cache, where a damaged file counts as missing and is replaced. Only a file that the
+    collection calls optional may be missing, and then is not in the result.
 
     Raises
     ------
@@ -40,13 +41,15 @@ def obtain(
         return _read_named(collection, Path(named).expanduser())
     folder = cache_folder() / collection.folder
     found, tried = _read_cached(collection, folder)
-    if tried and offline:
+    if tried and not collection.mirrors:
+        tried.append("the mirrors: there is none")
+    elif tried and offline:
         tried.append("the mirrors: not asked, because of `offline`")
     elif tried:
         missing = [name for name in collection.files if name not in found]
         tried += download(collection, missing, folder, progress=progress, patience=patience)
         found, _ = _read_cached(collection, folder)
-    if len(found) < len(collection.files):
+    if len(found) < len(_expected(collection, folder)):
         raise DataUnavailable(_advice(collection, tried))
     return found
 
@@ -60,16 +63,24 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pbnn"
 
 
-def _locate(folder: Path, name: str) -> Path:
+def _locate(folder: Path, name: str) -> Path | None:
     """The file, gzipped or raw: in this order, so that a download outranks a damaged raw file."""
-    for path in (folder / f"{name}.gz", folder / name):
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"{folder} has neither {name} nor {name}.gz.")
+    return next((p for p in (folder / f"{name}.gz", folder / name) if p.is_file()), None)
+
+
+def _expected(collection: Collection[Content], folder: Path) -> dict[str, DataFile[Content]]:
+    """The files to read: an optional one only if it is there, so that a damaged one is noticed."""
+    return {
+        name: file
+        for name, file in collection.files.items()
+        if name not in collection.optional or _locate(folder, name)
+    }
 
 
 def _read(folder: Path, name: str, file: DataFile[Content]) -> Content:
     path = _locate(folder, name)
+    if path is None:
+        raise FileNotFoundError(f"{folder} has neither {name} nor {name}.gz.")
     return file.read(read_bytes(path, file.size), str(path))
 
 
@@ -77,7 +88,7 @@ def _read_named(collection: Collection[Content], data_dir: Path) -> dict[str, Co
     if not data_dir.is_dir():
         raise FileNotFoundError(f"`data_dir` (or PBNN_DATA) names no folder: {data_dir}.")
     folder = data_dir / collection.folder
-    return {name: _read(folder, name, file) for name, file in collection.files.items()}
+    return {name: _read(folder, name, file) for name, file in _expected(collection, folder).items()}
 
 
 def _read_cached(
@@ -85,7 +96,7 @@ def _read_cached(
 ) -> tuple[dict[str, Content], list[str]]:
     """The intact files of the cache, and why the others are not."""
     found, reasons = {}, []
-    for name, file in collection.files.items():
+    for name, file in _expected(collection, folder).items():
         try:
             found[name] = _read(folder, name, file)
         except (OSError, ValueError) as error:
@@ -94,11 +105,12 @@ def _read_cached(
 
 
 def _advice(collection: Collection[Any], tried: list[str]) -> str:
-    return "\n".join(
-        [
-            f"{collection.title} is not available. Tried:",
-            *(f"  - {attempt}" for attempt in tried),
-            f"To provide it, put {', '.join(collection.files)} (raw or as .gz) into "
-            f"<folder>/{collection.folder} and pass `data_dir`=<folder> or set PBNN_DATA=<folder>.",
-        ]
-    )
+    lines = [
+        f"{collection.title} is not available. Tried:",
+        *(f"  - {attempt}" for attempt in tried),
+        f"To provide it, put {', '.join(collection.files)} (raw or as .gz) into "
+        f"<folder>/{collection.folder} and pass `data_dir`=<folder> or set PBNN_DATA=<folder>.",
+    ]
+    if collection.archive:
+        lines.append(f"They come in {collection.archive}.")
+    return "\n".join(lines)

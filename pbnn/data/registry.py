@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pbnn.data.idx import header_size, parse
+from pbnn.data.records import Records, record_size
+from pbnn.data.records import parse as parse_records
 from pbnn.data.tables import Table, parse_table
 from pbnn.files import sha256
 
@@ -50,6 +52,39 @@ class IdxFile:
         array = parse(content, where, self.shape)
         _check_hash(content, where, self.sha256)
         return array
+
+
+@dataclass(frozen=True)
+class RecordFile:
+    """One file of labelled images.
+
+    Attributes
+    ----------
+    count : int
+        The number of its records.
+    classes : tuple of int
+        For each label byte of a record the number of classes.
+    known : mapping of str to int
+        SHA-256 of a content that was checked -> how many of its images carry the pixels of a JPEG
+        copy. Another content is read all the same, and said to be unverified.
+    shape : tuple of int
+        Channels, height and width of an image.
+    """
+
+    count: int
+    classes: tuple[int, ...]
+    known: Mapping[str, int] = field(default_factory=dict)
+    shape: tuple[int, int, int] = (3, 32, 32)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the decompressed file."""
+        return self.count * record_size(self.classes, self.shape)
+
+    def read(self, content: bytes, where: str) -> Records:
+        """The records in the decompressed bytes, after checking their number and their labels."""
+        records = parse_records(content, where, self.count, self.classes, self.shape)
+        return records._replace(jpeg=self.known.get(sha256(content)))
 
 
 @dataclass(frozen=True)
@@ -95,13 +130,26 @@ class Collection(Generic[Content]):
         URL prefixes.
     gzipped : bool
         Whether the mirrors hold ``<name>.gz`` rather than the file itself.
+    published : pair of int, optional
+        The numbers of training and of test examples, if a test set is published; it comes last.
+    optional : tuple of str
+        Names of files that may be missing.
+    archive : str
+        Where the files are found together, for people: an archive is not downloaded.
     """
 
     title: str
     folder: str
     files: Mapping[str, DataFile[Content]]
-    mirrors: tuple[str, ...]
+    mirrors: tuple[str, ...] = ()
     gzipped: bool = True
+    published: tuple[int, int] | None = None
+    optional: tuple[str, ...] = ()
+    archive: str = ""
+
+    def train(self, size: int) -> int | None:
+        """How many of so many examples are published as training examples, if that is known."""
+        return size - self.published[1] if self.published else None
 
 
 _LAYOUT: dict[str, tuple[int, ...]] = {
@@ -120,7 +168,7 @@ def _collection(
         name: IdxFile(shape, content)
         for (name, shape), content in zip(_LAYOUT.items(), hashes, strict=True)
     }
-    return Collection(title, folder, files, mirrors)
+    return Collection(title, folder, files, mirrors, published=(60_000, 10_000))
 
 
 MNIST = _collection(
@@ -149,6 +197,35 @@ FASHION_MNIST = _collection(
     "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
 )
 
+# Of the official files no hash was at hand; these were rebuilt from copies of their images.
+_REBUILT: dict[str, dict[str, int]] = {
+    "data_batch_1.bin": {"0def081c410489f98b3935c2d405fc7436d23377894a5d6a710ce1fad8082588": 10},
+    "data_batch_2.bin": {"391e29575970440c9827ff440ffa1280ff77ca6eb244d5c1faba4cff7aa00dc5": 7},
+    "data_batch_3.bin": {"121076ec0d3c7be3f1a6e3e94430ab5bb10bdb03bdf439c59ec721c0c800071e": 10},
+    "data_batch_4.bin": {"ff251e0cad6f90227932ee79ff8eab028f9446e0bdebab02033743cff03b5147": 31},
+    "data_batch_5.bin": {},
+    "test_batch.bin": {"6139132fc8fd37a0db676f9389800cb7eab4aa1ca4f3cce9500ed5c7fdf0381e": 23},
+}
+_KRIZHEVSKY = "https://www.cs.toronto.edu/~kriz/"
+
+CIFAR10 = Collection(
+    "CIFAR-10",
+    "cifar10",
+    {name: RecordFile(10_000, (10,), known) for name, known in _REBUILT.items()},
+    published=(50_000, 10_000),
+    optional=("data_batch_5.bin",),
+    archive=f"{_KRIZHEVSKY}cifar-10-binary.tar.gz (MD5 c32a1d4ab5d03f1284b67883e8d87530)",
+)
+
+CIFAR100 = Collection(
+    "CIFAR-100",
+    "cifar100",
+    # Twenty coarse classes, then a hundred fine ones.
+    {"train.bin": RecordFile(50_000, (20, 100)), "test.bin": RecordFile(10_000, (20, 100))},
+    published=(50_000, 10_000),
+    archive=f"{_KRIZHEVSKY}cifar-100-binary.tar.gz (MD5 03b5dce01913d631647c71ecec9e9cb8)",
+)
+
 _UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases/"
 
 ADULT = Collection(
@@ -167,6 +244,7 @@ ADULT = Collection(
     },
     (f"{_UCI}adult/",),
     gzipped=False,
+    published=(32_561, 16_281),
 )
 
 ADS = Collection(

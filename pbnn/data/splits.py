@@ -158,7 +158,73 @@ def split(
     >>> len(parts.test), len(parts.prior), parts.n
     (3, 3, 4)
     """
-    for name, fraction in (("test", test), ("prior", prior)):
+    _check(seed, feature, test=test, prior=prior)
+    size = len(task.y)
+    tested = math.ceil(test * size)
+    if tested + feature >= size:
+        raise ValueError(
+            f"`test` and `feature` must leave examples for certification, got {tested} and "
+            f"{feature} of {size} examples."
+        )
+    order = _permutation(size, seed)
+    return _cut(order[tested:], order[:tested], feature, prior)
+
+
+def published_split(task: Task, *, prior: float = 0.0, feature: int = 0, seed: int = 42) -> Splits:
+    r"""Keep the published test set, and split the published training examples at random.
+
+    A permutation of the `Task.train` leading rows drawn from the seed is cut, in this order, into
+    `feature` feature examples, :math:`\lfloor \text{prior} \cdot m \rfloor` of the m that remain
+    for the prior, and the rest for certification; neither features nor labels are looked at.
+    A certificate supposes that the certification examples are drawn like the new ones it speaks
+    of. The test examples, drawn by the publisher, only check it.
+
+    Parameters
+    ----------
+    task : Task
+        With a published test set; only `Task.train` and its number of examples are used.
+    prior : float in [0, 1)
+        Fraction of what the feature examples leave.
+    feature : int
+        Number of examples.
+    seed : int in [0, 2**32)
+        Fixes the three parts of the training examples.
+
+    Returns
+    -------
+    Splits
+        Disjoint parts that cover the task, `test` in the publisher's order.
+
+    Raises
+    ------
+    TypeError
+        If `feature` or `seed` is no integer.
+    ValueError
+        If no test set of the task is published, if an argument is outside its domain, or if
+        nothing is left for certification.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, y = np.zeros((10, 1), np.float32), np.ones(10, np.float32)
+    >>> parts = published_split(Task.of("ten", x, y, "by hand", train=8), prior=0.5)
+    >>> len(parts.prior), parts.n, parts.test.tolist()
+    (4, 4, [8, 9])
+    """
+    _check(seed, feature, prior=prior)
+    if task.train is None:
+        raise ValueError(f"`task` must have a published test set, got {task.name!r} without one.")
+    if feature >= task.train:
+        raise ValueError(
+            f"`feature` must leave examples for certification, got {feature} of {task.train} "
+            "training examples."
+        )
+    order = _permutation(task.train, seed)
+    return _cut(order, np.arange(task.train, len(task.y)), feature, prior)
+
+
+def _check(seed: Any, feature: Any, **fractions: float) -> None:
+    for name, fraction in fractions.items():
         if not 0 <= fraction < 1:
             raise ValueError(f"`{name}` must lie in [0, 1), got {fraction}.")
     for name, count, end in (("seed", seed, 2**32), ("feature", feature, None)):
@@ -167,16 +233,15 @@ def split(
         if count < 0 or (end is not None and count >= end):
             domain = ">= 0" if end is None else f"in [0, {end})"
             raise ValueError(f"`{name}` must be {domain}, got {count}.")
-    size = len(task.y)
-    tested = math.ceil(test * size)
-    remaining = size - tested - feature
-    if remaining < 1:
-        raise ValueError(
-            f"`test` and `feature` must leave examples for certification, got {tested} and "
-            f"{feature} of {size} examples."
-        )
+
+
+def _permutation(size: int, seed: int) -> NDArray[np.int64]:
     # The legacy generator on purpose: it is the one whose permutation scikit-learn cuts.
-    order = np.random.RandomState(seed).permutation(size)
-    cuts = np.cumsum([tested, feature, math.floor(prior * remaining)])
-    test_part, feature_part, prior_part, certification = np.split(order, cuts)
-    return Splits(feature_part, prior_part, certification, test_part)
+    return np.random.RandomState(seed).permutation(size)
+
+
+def _cut(order: NDArray[np.int64], test: NDArray[np.int64], feature: int, prior: float) -> Splits:
+    """The test examples aside, the others cut into feature, prior and certification part."""
+    trained = math.floor(prior * (len(order) - feature))
+    features, priors, certification = np.split(order, np.cumsum([feature, trained]))
+    return Splits(features, priors, certification, test)

@@ -42,7 +42,7 @@ class Small:
         }
 
     def collection(self, *mirrors: str) -> Collection:
-        return Collection("Small", "small", self.files, mirrors)
+        return Collection("Small", "small", self.files, mirrors, published=(30, 10))
 
     def write(self, folder: Path, *, gzipped: bool = True) -> Path:
         """Put the files where `data_dir=folder` finds them; return their folder."""

@@ -11,14 +11,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from pbnn.data import Splits, Task, split
+from pbnn.data import Splits, Task, published_split, split
 
 PARTS = ("feature", "prior", "certification", "test")
 
 
-def task_of(size, *, value=0.0, label=1.0):
+def task_of(size, *, value=0.0, label=1.0, train=None):
     x = np.full((size, 1), value, dtype=np.float32)
-    return Task.of("task", x, np.full(size, label, dtype=np.float32), "by hand")
+    y = np.full(size, label, dtype=np.float32)
+    return Task.of("task", x, y, "by hand", train=train)
 
 
 def listed(splits):
@@ -151,3 +152,42 @@ def test_the_parts_do_not_follow_changes_of_the_arrays_given():
 def test_bad_arguments_are_refused(options, error, message):
     with pytest.raises(error, match=message):
         split(task_of(10), **options)
+
+
+@given(
+    train=st.integers(1, 200),
+    tested=st.integers(1, 50),
+    seed=st.integers(0, 2**32 - 1),
+    feature=st.integers(0, 50),
+    prior=st.floats(0, 1, exclude_max=True),
+)
+def test_the_published_test_set_stays_and_the_rest_is_split_as_ever(
+    train, tested, seed, feature, prior
+):
+    assume(feature < train)
+    cut = {"seed": seed, "feature": feature, "prior": prior}
+    parts = published_split(task_of(train + tested, train=train), **cut)
+    expected = listed(split(task_of(train), test=0.0, **cut))
+    assert listed(parts) == expected | {"test": [*range(train, train + tested)]}
+
+
+def test_published_split_has_the_defaults_of_split():
+    assert listed(published_split(task_of(12, train=10))) == listed(
+        split(task_of(10), test=0.0)
+    ) | {"test": [10, 11]}
+
+
+@pytest.mark.parametrize(
+    ("train", "options", "error", "message"),
+    [
+        (None, {}, ValueError, "`task` must have a published test set, got 'task' without one"),
+        (8, {"prior": 1.0}, ValueError, r"`prior` must lie in \[0, 1\), got 1.0"),
+        (8, {"feature": 8}, ValueError, "`feature` must leave .* got 8 of 8 training examples"),
+        (8, {"feature": -1}, ValueError, "`feature` must be >= 0, got -1"),
+        (8, {"feature": 0.5}, TypeError, "`feature` must be an integer"),
+        (8, {"seed": 2**32}, ValueError, "`seed`"),
+    ],
+)
+def test_bad_arguments_of_the_published_split_are_refused(train, options, error, message):
+    with pytest.raises(error, match=message):
+        published_split(task_of(10, train=train), **options)

@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_digits
 
-from pbnn.data import TASKS, DataUnavailable, Task, embedded_twin, load, split, tasks
+from pbnn.data import (
+    TASKS,
+    DataUnavailable,
+    Task,
+    embedded_twin,
+    load,
+    loading,
+    published_split,
+    split,
+)
 
 NAMED = os.environ.get("PBNN_DATA", "")
 needs_mnist = pytest.mark.skipif(
@@ -31,7 +40,7 @@ NEGATIVE = {"17": {1}, "49": {4}, "56": {5}, "LH": {0, 1, 2, 3, 4}, "EO": {0, 2,
 @pytest.fixture
 def small_mnist(small, tmp_path, monkeypatch):
     small.write(tmp_path)
-    monkeypatch.setitem(tasks._COLLECTIONS, "mnist", small.collection())
+    monkeypatch.setitem(loading._COLLECTIONS, "mnist", small.collection())
     monkeypatch.setenv("PBNN_DATA", str(tmp_path))
     return small
 
@@ -50,6 +59,7 @@ def test_a_binary_task_keeps_its_digits_in_order_training_first(small_mnist, var
     assert task.x.max() <= 1
     expected = [1 if small_mnist.classes[row] in POSITIVE[variant] else -1 for row in rows]
     assert task.y.tolist() == expected
+    assert task.train == sum(row < 30 for row in rows)
 
 
 def test_ten_classes_keep_every_image(small_mnist):
@@ -57,6 +67,7 @@ def test_ten_classes_keep_every_image(small_mnist):
     assert task.y.dtype == np.int64
     assert np.array_equal(task.y, small_mnist.classes)
     assert task.source == "Small"
+    assert task.train == 30
 
 
 def test_a_blank_image_is_kept(small_mnist):
@@ -69,7 +80,7 @@ def test_a_class_beyond_nine_is_refused_with_its_row(name, small_of, tmp_path, m
     classes[33] = 10
     small = small_of(classes)
     small.write(tmp_path)
-    monkeypatch.setitem(tasks._COLLECTIONS, "mnist", small.collection())
+    monkeypatch.setitem(loading._COLLECTIONS, "mnist", small.collection())
     with pytest.raises(ValueError, match=r"0 to 9, got 10 in row 33"):
         load(name, data_dir=tmp_path)
 
@@ -107,19 +118,22 @@ def test_an_unknown_name_gets_a_suggestion():
 
 
 def test_every_task_has_an_embedded_twin_of_the_same_variant():
-    assert {name: embedded_twin(name) for name in TASKS if "mnist" in name} == {
+    in_files = [name for name in TASKS if name.startswith(("mnist", "fashion", "cifar"))]
+    assert {name: embedded_twin(name) for name in in_files} == {
         "mnist": "digits",
         "fashion_mnist": "digits",
+        "cifar10": "digits",
+        "cifar100": "digits",
         **{f"mnist{variant}": f"digits{variant}" for variant in POSITIVE},
     }
     assert [embedded_twin(name) for name in ("adult", "ads")] == ["breast_cancer"] * 2
-    embedded = [name for name in TASKS if "mnist" not in name and name not in ("adult", "ads")]
+    embedded = [name for name in TASKS if name not in (*in_files, "adult", "ads")]
     assert [embedded_twin(name) for name in embedded] == embedded
     assert all(load(embedded_twin(name)).name in TASKS for name in TASKS)
 
 
 def test_load_without_file_or_network_raises_the_error_studies_catch(cache, small, monkeypatch):
-    monkeypatch.setitem(tasks._COLLECTIONS, "mnist", small.collection())
+    monkeypatch.setitem(loading._COLLECTIONS, "mnist", small.collection())
     with pytest.raises(DataUnavailable, match="Small is not available"):
         load("mnist17", offline=True)
 
@@ -152,6 +166,27 @@ def test_a_task_refuses_bad_values(changes, message):
 def test_a_task_refuses_other_types(changes):
     with pytest.raises(TypeError):
         tiny(**changes)
+
+
+@pytest.mark.parametrize(
+    ("train", "error", "message"),
+    [
+        (0, ValueError, r"`train` must lie in \[1, 3\), got 0"),
+        (3, ValueError, r"`train` must lie in \[1, 3\), got 3"),
+        (True, TypeError, "`train` must be an integer or None, got True"),
+        (1.0, TypeError, "`train` must be an integer or None, got 1.0"),
+    ],
+)
+def test_a_task_refuses_a_training_set_that_is_all_or_nothing(train, error, message):
+    task = tiny()
+    with pytest.raises(error, match=message):
+        Task.of("tiny", task.x, task.y, "by hand", train=train)
+
+
+def test_the_published_split_is_no_part_of_the_content():
+    task = tiny()
+    assert task.train is None
+    assert Task.of("tiny", task.x, task.y, "by hand", train=2).sha256 == task.sha256
 
 
 def test_a_task_is_frozen():
@@ -188,6 +223,16 @@ def test_the_hash_depends_on_labels_types_and_shapes_but_not_on_memory_layout():
 def test_mnist_has_the_sizes_of_the_reference_experiments(name, train, test):
     parts = split(load(name))
     assert (parts.n, len(parts.test)) == (train, test)
+
+
+@needs_mnist
+def test_the_published_test_set_of_mnist_is_its_own_file():
+    task = load("mnist49")
+    parts = published_split(task, feature=500, prior=0.5)
+    # The published numbers of fours and nines: 5842 and 5949 to train, 982 and 1009 to test.
+    assert (task.train, len(parts.test)) == (11791, 1991)
+    assert np.bincount(task.y[parts.test] > 0).tolist() == [982, 1009]
+    assert (len(parts.feature), len(parts.prior), parts.n) == (500, 5645, 5646)
 
 
 @needs_mnist

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pbnn.data import DataUnavailable, load, split, tasks
+from pbnn.data import DataUnavailable, load, loading, published_split, split
 from pbnn.data.download import Patience
 from pbnn.data.files import obtain
 from pbnn.data.registry import ADS, ADULT, Collection, TableFile
@@ -51,7 +51,8 @@ class Tables:
             name: TableFile(len(content), width, sha256(content), self.skip * index)
             for index, (name, content) in enumerate(self.contents.items())
         }
-        return Collection("Small", "small", files, mirrors, gzipped=False)
+        published = (2, 1) if self.skip else None
+        return Collection("Small", "small", files, mirrors, gzipped=False, published=published)
 
     def write(self, folder, gzipped=True):
         (folder / "small").mkdir(exist_ok=True)
@@ -66,7 +67,7 @@ def adult():
 
 
 def load_small(tables, name, folder, monkeypatch, **options):
-    monkeypatch.setitem(tasks._COLLECTIONS, name, tables.collection())
+    monkeypatch.setitem(loading._COLLECTIONS, name, tables.collection())
     tables.write(folder, **options)
     return load(name, data_dir=folder)
 
@@ -85,6 +86,7 @@ def test_adult_is_raw_numbers_then_one_hot_levels(adult, tmp_path, monkeypatch, 
     assert (task.x[:, 6:].sum(axis=1) == 8).all()
     assert task.y.tolist() == [-1, 1, 1]
     assert task.y.dtype == np.float32
+    assert task.train == 2
     assert "age, fnlwgt, education-num, capital-gain, capital-loss, hours-per-week" in task.source
 
 
@@ -105,6 +107,7 @@ def test_ads_drops_four_columns_and_keeps_the_bits(tmp_path, monkeypatch):
     assert task.x.tolist() == [[0, 1, 1], [1, 0, 0]]
     assert task.x.dtype == np.float32
     assert task.y.tolist() == [1, -1]
+    assert task.train is None
 
 
 @pytest.mark.parametrize("cell", ["2", "?", "", "01"])
@@ -137,7 +140,7 @@ def test_raw_files_of_a_mirror_are_cached_and_not_asked_for_again(
 ):
     requests = []
     url = mirror(lambda h: answer(h, adult.contents[h.path[1:]]), requests)
-    monkeypatch.setitem(tasks._COLLECTIONS, "adult", adult.collection(url))
+    monkeypatch.setitem(loading._COLLECTIONS, "adult", adult.collection(url))
     first = load("adult", progress=False)
     assert requests == ["/adult.data", "/adult.test"]
     assert sorted(path.name for path in cache.iterdir()) == ["adult.data.gz", "adult.test.gz"]
@@ -171,14 +174,17 @@ def test_the_files_of_uci_are_raw_and_have_their_own_names():
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "positive", "sizes"),
+    ("name", "shape", "positive", "sizes", "train"),
     [
-        pytest.param("adult", (48842, 108), 11687, (36631, 12211), marks=needs("adult")),
-        pytest.param("ads", (3279, 1554), 459, (2459, 820), marks=needs("ads")),
+        pytest.param("adult", (48842, 108), 11687, (36631, 12211), 32561, marks=needs("adult")),
+        pytest.param("ads", (3279, 1554), 459, (2459, 820), None, marks=needs("ads")),
     ],
 )
-def test_the_tables_have_the_sizes_of_the_reference_experiments(name, shape, positive, sizes):
+def test_the_tables_have_the_sizes_of_the_reference_experiments(
+    name, shape, positive, sizes, train
+):
     task = load(name)
+    assert task.train == train
     parts = split(task)
     assert task.x.shape == shape
     assert np.count_nonzero(task.y > 0) == positive
@@ -198,6 +204,9 @@ def test_adult_equals_what_pandas_makes_of_both_files():
     assert np.array_equal(task.x[:, : len(ADULT_CONTINUOUS)], frame[numeric].to_numpy(np.float32))
     assert np.array_equal(task.x[:, len(ADULT_CONTINUOUS) :], dummies.to_numpy())
     assert np.array_equal(task.y > 0, frame[14].str.startswith(">"))
+    # As published, classes of the test file end in a full stop.
+    tested = np.flatnonzero(frame[14].str.endswith("."))
+    assert published_split(task).test.tolist() == tested.tolist()
 
 
 @needs("ads")
