@@ -1,65 +1,11 @@
-"""Moments of binary-activated networks with random weights: pure functions on tensors."""
+"""Signs: hard, drawn, enumerated."""
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-
-
-class Moments(NamedTuple):
-    """Mean and variance of independent units, each of shape (*, features)."""
-
-    mean: Tensor
-    var: Tensor
-
-
-def linear(x: Moments | Tensor, weight: Tensor) -> Moments:
-    r"""Moments of :math:`W x` for independent :math:`W_{ij} \sim \mathcal{N}(w_{ij}, 1)`.
-
-    .. math::
-        \mathbb{E}[Wx]_i = \sum_j w_{ij} m_j, \qquad
-        \operatorname{Var}[Wx]_i = \sum_j (m_j^2 + v_j) + \sum_j w_{ij}^2 v_j
-
-    Parameters
-    ----------
-    x : Moments or Tensor, shape (*, in_features)
-        Moments of independent inputs; a tensor is a known input (variance zero), for which the
-        result is exact and one matrix product is saved.
-    weight : Tensor, shape (out_features, in_features)
-        The means :math:`w` of the weights.
-
-    Examples
-    --------
-    >>> linear(torch.tensor([3.0, 4.0]), torch.tensor([[1.0, 0.0]]))
-    Moments(mean=tensor([3.]), var=tensor([25.]))
-    """
-    if isinstance(x, Tensor):
-        mean = F.linear(x, weight)
-        return Moments(mean, x.square().sum(-1, keepdim=True).expand_as(mean))
-    second_moment = x.mean.square() + x.var
-    var = second_moment.sum(-1, keepdim=True) + F.linear(x.var, weight.square())
-    return Moments(F.linear(x.mean, weight), var)
-
-
-def sign(h: Moments) -> Moments:
-    r"""Moments of :math:`\operatorname{sgn}(h)` for Gaussian :math:`h`, with sgn(0) = +1.
-
-    .. math:: \mathbb{E}[\operatorname{sgn} h] = \operatorname{erf}(\mu / (\sqrt 2 \sigma))
-
-    Examples
-    --------
-    >>> sign(Moments(torch.tensor([0.0, -1.0]), torch.tensor([1.0, 0.0]))).mean
-    tensor([ 0., -1.])
-    """
-    # At zero variance h is a point; the substitute 1 keeps NaN out of forward and backward.
-    spread = torch.where(h.var > 0, h.var, 1.0)
-    mean = torch.erf(h.mean * (2 * spread).rsqrt())
-    mean = torch.where(h.var > 0, mean, hard_sign(h.mean))
-    return Moments(mean, 1 - mean.square())
 
 
 def hard_sign(x: Tensor) -> Tensor:
@@ -158,5 +104,52 @@ def expect_over_signs(values: Tensor, mean: Tensor) -> Tensor:
     return table if values.ndim == 2 else table.squeeze(-1)
 
 
-SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
-"""Lipschitz constant of z ↦ erf(z/√2)."""
+def hard_concrete(mean: Tensor, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
+    r"""Signs drawn with the given means, with the gradient of a binary concrete variable.
+
+    .. math::
+        s = \operatorname{sgn}(c), \qquad
+        c = \tanh \frac{\operatorname{logit} p + \operatorname{logit} u}{2 \tau}, \qquad
+        p = \tfrac12 (1 + m), \quad u \sim \mathcal U(0, 1)
+
+    Forward these are exact draws, +1 with probability p; backward :math:`\partial s/\partial m`
+    is taken to be :math:`\partial c/\partial m`. At means of ±1 the gradient is that of the
+    nearest number which is not.
+
+    References
+    ----------
+    Maddison, Mnih, Teh (2017). The Concrete Distribution. https://arxiv.org/abs/1611.00712
+    Peters and Welling (2018), Section 3.2. https://arxiv.org/abs/1809.03368
+
+    Examples
+    --------
+    >>> hard_concrete(torch.tensor([1.0, -1.0]), torch.Generator())
+    tensor([ 1., -1.])
+    """
+    if not temperature > 0:
+        raise ValueError(f"`temperature` must be positive, got {temperature}.")
+    uniform = torch.rand(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+    return _HardConcrete.apply(mean, uniform, temperature)
+
+
+class _HardConcrete(torch.autograd.Function):
+    """The sign of a concrete variable forward, its slope backward."""
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, uniform: Tensor, temperature: float) -> Tensor:
+        ctx.save_for_backward(mean, uniform)
+        ctx.temperature = temperature
+        # c ≥ 0 iff u ≥ 1 − p; written so that means of ±1 are kept exactly.
+        return choose_sign(uniform < (1 + mean) / 2, mean)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
+        mean, uniform = ctx.saved_tensors
+        tiny = torch.finfo(mean.dtype).eps
+        up, below = (part.clamp(tiny, 1 - tiny) for part in ((1 + mean) / 2, uniform))
+        concrete = torch.tanh((torch.logit(up) - torch.logit(below)) / (2 * ctx.temperature))
+        return (
+            slope * (1 - concrete.square()) / (4 * ctx.temperature * up * (1 - up)),
+            None,
+            None,
+        )

@@ -1,4 +1,4 @@
-"""Layers: a posterior over weights together with the three ways of passing it."""
+"""A dense layer of Gaussian weights and the sign that follows it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pbnn.functional import (
-    Moments,
+    Signs,
     append_one,
     expect_over_signs,
     hard_sign,
@@ -98,15 +98,13 @@ class SignLinear(nn.Module):
         """The input with the constant of the bias, if there is one."""
         return append_one(x) if self.bias else x
 
-    def activation(self, x: Tensor) -> Moments:
-        """Exact moments of each unit's sign for a known input."""
+    def activation(self, x: Tensor) -> Signs:
+        """Exact mean of each unit's sign for a known input."""
         return sign(linear(self.inputs(x), self.weight.mean))
 
-    def analytic(self, x: Moments) -> Moments:
-        """Mean-field moments of each unit's sign for random inputs (central limit theorem)."""
-        if self.bias:
-            x = Moments(append_one(x.mean), torch.nn.functional.pad(x.var, (0, 1)))
-        return sign(linear(x, self.weight.mean))
+    def analytic(self, x: Signs) -> Signs:
+        """Mean-field mean of each unit's sign for random signs (central limit theorem)."""
+        return sign(linear(Signs(self.inputs(x.mean)), self.weight.mean))
 
     def expected_signs(self, mean: Tensor) -> Tensor:
         """Exact mean of each unit's sign for independent random signs with these means.

@@ -1,0 +1,59 @@
+"""Moments of binary-activated networks with random weights: pure functions on tensors."""
+
+from pbnn.functional.fused import normalised_sign
+from pbnn.functional.moments import (
+    LAWS,
+    SQRT_TWO_OVER_PI,
+    Moments,
+    Signs,
+    Units,
+    conv2d,
+    linear,
+    mean_of,
+    sign,
+)
+from pbnn.functional.normalisation import (
+    Statistics,
+    Threshold,
+    batch_norm,
+    batch_statistics,
+    threshold,
+)
+from pbnn.functional.pooling import average_pool, max_pool, max_pool_sampled
+from pbnn.functional.signs import (
+    append_one,
+    choose_sign,
+    expect_over_signs,
+    hard_concrete,
+    hard_sign,
+    sample_signs,
+    sign_patterns,
+)
+
+__all__ = [
+    "LAWS",
+    "SQRT_TWO_OVER_PI",
+    "Moments",
+    "Signs",
+    "Statistics",
+    "Threshold",
+    "Units",
+    "append_one",
+    "average_pool",
+    "batch_norm",
+    "batch_statistics",
+    "choose_sign",
+    "conv2d",
+    "expect_over_signs",
+    "hard_concrete",
+    "hard_sign",
+    "linear",
+    "max_pool",
+    "max_pool_sampled",
+    "mean_of",
+    "normalised_sign",
+    "sample_signs",
+    "sign",
+    "sign_patterns",
+    "threshold",
+]

@@ -1,0 +1,136 @@
+"""Stochastic batch normalisation with the statistics of a batch, of the past, or frozen."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pbnn.functional import (
+    Moments,
+    Signs,
+    Statistics,
+    batch_norm,
+    batch_statistics,
+    choose_sign,
+    normalised_sign,
+    threshold,
+)
+
+
+class StochasticBatchNorm(nn.Module):
+    """Batch normalisation of random or known units, channel by channel.
+
+    In training mode a batch is normalised by its own statistics, which also move the running ones;
+    in evaluation mode, or frozen, by the running ones. A certificate needs the latter, from data
+    that are not certification points: with its batch's statistics a prediction would depend on
+    other points. For known and for random units it is the same `pbnn.functional.batch_norm`, so it
+    has one pass, not three.
+
+    Parameters
+    ----------
+    channels : int
+    eps : float
+        Added to the variances.
+    momentum : float
+        Weight of a new batch in the running statistics.
+
+    Examples
+    --------
+    >>> norm = StochasticBatchNorm(1)
+    >>> norm.re_estimate(torch.tensor([[1.0], [3.0]]))
+    >>> norm.eval()(torch.tensor([[2.0]])).item()
+    0.0
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        if channels < 1 or not eps >= 0 or not 0 < momentum <= 1:
+            raise ValueError(
+                "`channels` must be positive, `eps` at least 0 and `momentum` in (0, 1], got "
+                f"{channels}, {eps} and {momentum}."
+            )
+        self.eps, self.momentum, self.frozen = eps, momentum, False
+        one = torch.ones(channels, dtype=dtype, device=device)
+        self.gamma, self.beta = nn.Parameter(one.clone()), nn.Parameter(torch.zeros_like(one))
+        self.register_buffer("running_mean", torch.zeros_like(one))
+        self.register_buffer("running_var", one)
+
+    @property
+    def statistics(self) -> Statistics:
+        """The running statistics."""
+        return Statistics(self.running_mean, self.running_var)
+
+    def forward(self, x: Moments | Tensor) -> Moments | Tensor:
+        """The normalised units."""
+        statistics = self.statistics
+        if self.training and not self.frozen:
+            statistics = batch_statistics(x)
+            self._move(statistics, self.momentum)
+        return batch_norm(x, statistics, self.gamma, self.beta, self.eps)
+
+    def signs(self, x: Moments, window: int = 1) -> Signs:
+        """Signs of the normalised units, of the largest of each window: `normalised_sign`."""
+        of_batch = self.training and not self.frozen
+        given = None if of_batch else self.statistics
+        signs, used = normalised_sign(x, self.gamma, self.beta, self.eps, given, window)
+        if of_batch:
+            self._move(used, self.momentum)
+        return signs
+
+    def re_estimate(self, x: Moments | Tensor) -> None:
+        """Make the statistics of these units the running ones."""
+        self._move(batch_statistics(x), 1.0)
+
+    def freeze(self) -> None:
+        """Keep the running statistics from now on, in training too."""
+        self.frozen = True
+
+    @torch.no_grad()
+    def _move(self, new: Statistics, weight: float) -> None:
+        for running, batch in zip(self.statistics, new, strict=True):
+            running.lerp_(batch, weight)
+
+
+class ThresholdSign(nn.Module):
+    """Signs of known units by a threshold a channel: batch normalisation and sign in one.
+
+    Parameters
+    ----------
+    norm : StochasticBatchNorm
+        Its running statistics, γ and β are folded by `pbnn.functional.threshold`, so that the signs
+        are those of the normalised units, bit for bit.
+
+    Examples
+    --------
+    >>> norm = StochasticBatchNorm(1)
+    >>> norm.re_estimate(torch.tensor([[1.0], [3.0]]))
+    >>> ThresholdSign(norm)(torch.tensor([[1.0], [2.0]]))
+    tensor([[-1.],
+            [ 1.]])
+    """
+
+    level: Tensor
+    direction: Tensor
+
+    def __init__(self, norm: StochasticBatchNorm) -> None:
+        super().__init__()
+        gamma, beta = norm.gamma.detach(), norm.beta.detach()
+        for name, value in threshold(norm.statistics, gamma, beta, norm.eps)._asdict().items():
+            self.register_buffer(name, value)
+
+    def forward(self, a: Tensor) -> Tensor:
+        """+1 where direction · a ≥ direction · level, else −1."""
+        shape = (-1, *[1] * (a.ndim - 2))
+        direction = self.direction.view(shape)
+        return choose_sign(direction * a >= direction * self.level.view(shape), a)

@@ -1,0 +1,213 @@
+"""BLRNet: probabilistic binary convolutional networks by the local reparameterisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Generator, Tensor, nn
+
+from pbnn.functional import Moments, Signs, Units, hard_concrete
+from pbnn.layers import Convolution, Dense, Posterior, StochasticBatchNorm, StochasticLayer
+from pbnn.networks.architecture import SMALL_IMAGES, Stage, parse
+from pbnn.networks.blocks import Block, Tail
+from pbnn.posteriors import BernoulliPosterior, GaussianPosterior
+
+POSTERIORS: dict[str, type[Posterior]] = {
+    "bernoulli": BernoulliPosterior,
+    "gaussian": GaussianPosterior,
+}
+"""Posterior of a layer's weights by its law."""
+
+ACTIVATIONS = ("analytic", "concrete")
+POOLINGS = ("analytic", "sampled")
+
+
+class BLRNet(nn.Module):
+    r"""Network of random weights and sign activations whose scores are Gaussian by the CLT.
+
+    Each layer multiplies by random weights, normalises by `StochasticBatchNorm`, pools, and takes
+    signs; the last gives the scores of the classes. PBNet hands on the probabilities of the signs,
+    layer by layer; PBNet-S draws the signs while it trains, so that the next layer's inputs are
+    known and its variance costs nothing.
+
+    Parameters
+    ----------
+    image : (channels, height, width)
+        Shape of an input.
+    architecture : str
+        As in papers, see `pbnn.networks.architecture.parse`; convolutions keep the image's size.
+    law : {"bernoulli", "gaussian"}
+        Weights ±1 with free probabilities, or :math:`\mathcal N(\theta, 1)`.
+    activation : {"analytic", "concrete"}
+        PBNet, or PBNet-S: signs drawn in training mode by `pbnn.functional.hard_concrete`. In
+        evaluation mode both hand on probabilities.
+    pooling : {"analytic", "sampled"}
+        Maximum of independent signs, or moments of the unit that is the largest in a draw.
+    batch_norm : bool
+    padding_value : {0, −1, +1}
+        What surrounds an image.
+    temperature : float
+        τ of the concrete distribution.
+    start : float
+        The posterior's means start uniformly in [−start, start] (signs) or with this standard
+        deviation (Gaussian). The prior's means are 0.
+    generator : torch.Generator
+        A CPU generator for the start of the means.
+    source : torch.Generator, optional
+        For signs and maxima that are drawn in a pass, on the device of the points.
+    dtype, device
+        Of every parameter and buffer.
+
+    References
+    ----------
+    Peters and Welling (2018). Probabilistic Binary Neural Networks.
+    https://arxiv.org/abs/1809.03368
+
+    Examples
+    --------
+    >>> make = torch.Generator().manual_seed(0)
+    >>> network = BLRNet((1, 8, 8), "4C3-MP2-SM10", generator=make)
+    >>> network(torch.rand(5, 1, 8, 8)).mean.shape
+    torch.Size([5, 10])
+    """
+
+    def __init__(
+        self,
+        image: Sequence[int],
+        architecture: str = SMALL_IMAGES,
+        *,
+        law: Literal["bernoulli", "gaussian"] = "bernoulli",
+        activation: Literal["analytic", "concrete"] = "analytic",
+        pooling: Literal["analytic", "sampled"] = "analytic",
+        batch_norm: bool = True,
+        padding_value: float = 0.0,
+        temperature: float = 1.0,
+        start: float = 1.0,
+        generator: Generator,
+        source: Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, known in (
+            ("law", law, tuple(POSTERIORS)),
+            ("activation", activation, ACTIVATIONS),
+            ("pooling", pooling, POOLINGS),
+        ):
+            if value not in known:
+                raise ValueError(f"`{name}` must be one of {known}, got {value!r}.")
+        if source is None and (activation == "concrete" or pooling == "sampled"):
+            raise ValueError("`source` must be a generator for what is drawn in a pass, got None.")
+        self.config: dict[str, Any] = {
+            "image": list(image),
+            "architecture": architecture,
+            "law": law,
+            "activation": activation,
+            "pooling": pooling,
+            "batch_norm": batch_norm,
+            "padding_value": padding_value,
+            "temperature": temperature,
+        }
+        self.activation, self.pooling = activation, pooling
+        self.temperature, self.source = temperature, source
+        make: dict[str, Any] = {"dtype": dtype, "device": device}
+        stages = parse(architecture)
+        blocks = []
+        for stage, shape in zip(stages, weight_shapes(image, stages), strict=True):
+            draw = torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1
+            if law == "gaussian":
+                draw = torch.randn(shape, generator=generator, dtype=torch.float64)
+            mean = (start * draw).to(dtype or torch.get_default_dtype()).to(device)
+            posterior = POSTERIORS[law](torch.zeros_like(mean), mean)
+            norm = StochasticBatchNorm(stage.width, **make) if batch_norm else None
+            tail = Tail(norm, stage.pool, last=stage is stages[-1])
+            blocks.append(Block(StochasticLayer(posterior, product_of(stage, padding_value)), tail))
+        self.blocks = nn.ModuleList(blocks)
+        # Convolutions are fastest with their channels side by side, and so are normalised signs.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def layers(self) -> list[Block]:
+        """The blocks, from the input to the scores."""
+        return list(self.blocks)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Moments:
+        """Moments of the scores, each of shape (n, classes)."""
+        units: Units = channels_last(x)
+        draw_maximum = self.source if self.pooling == "sampled" else None
+        for block in self.layers():
+            units = block.analytic(units, draw_maximum)
+            if self.training and self.activation == "concrete" and isinstance(units, Signs):
+                assert self.source is not None
+                drawn = hard_concrete(units.mean, self.source, self.temperature)
+                units = Signs(drawn, known=True)
+        assert isinstance(units, Moments)
+        return units
+
+    def sample(
+        self, x: Tensor, generator: Generator, fresh: Literal["batch", "datum"] = "batch"
+    ) -> Tensor:
+        """Scores (n, classes) under one draw of all weights for the batch, or one a datum."""
+        for block in self.layers():
+            x = block.sample(x, generator, fresh)
+        return x
+
+    def mode(self, x: Tensor) -> Tensor:
+        """Scores (n, classes) under the most probable weights."""
+        for block in self.layers():
+            x = block.mode(x)
+        return x
+
+    def kl(self) -> Tensor:
+        """KL(Q‖P) of all weights in nats; γ, β and statistics are not part of Q."""
+        return torch.stack([block.layer.kl() for block in self.layers()]).sum()
+
+    def adopt_as_prior(self) -> None:
+        """Make the current posterior the prior, as after training on the prior split."""
+        for block in self.layers():
+            block.layer.weight.adopt_as_prior()
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Images with their channels side by side in memory."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def product_of(stage: Stage, padding_value: float = 0.0) -> Dense | Convolution:
+    """How a stage multiplies; convolutions keep the size of the image."""
+    if not stage.kernel:
+        return Dense()
+    return Convolution(padding=stage.kernel // 2, padding_value=padding_value)
+
+
+def weight_shapes(image: Sequence[int], stages: Sequence[Stage]) -> list[tuple[int, ...]]:
+    """Shape of the weights of each stage for images of this shape.
+
+    Raises
+    ------
+    ValueError
+        If `image` is no shape of images, or too small for a pooling.
+
+    Examples
+    --------
+    >>> weight_shapes((1, 8, 8), parse("4C3-MP2-SM10"))
+    [(4, 1, 3, 3), (10, 64)]
+    """
+    if len(image) != 3 or min(image) < 1:
+        raise ValueError(f"`image` must be (channels, height, width), got {tuple(image)}.")
+    channels, height, width = image
+    shapes: list[tuple[int, ...]] = []
+    flat = 0
+    for stage in stages:
+        if stage.kernel:
+            shapes.append((stage.width, channels, stage.kernel, stage.kernel))
+            channels = stage.width
+            if stage.pool:
+                height, width = height // stage.pool.size, width // stage.pool.size
+        else:
+            shapes.append((stage.width, flat or channels * height * width))
+            flat = stage.width
+    if not height or not width:
+        raise ValueError(f"`image` must be large enough for every pooling, got {tuple(image)}.")
+    return shapes

@@ -1,0 +1,47 @@
+"""Checks of what a network is made of and of the points it meets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def check_sizes(in_features: int, hidden: Sequence[int]) -> None:
+    """Refuse sizes that are no network."""
+    if in_features < 1 or in_features != int(in_features):
+        raise ValueError(f"`in_features` must be a positive integer, got {in_features}.")
+    if not isinstance(hidden, Sequence):
+        raise TypeError(f"`hidden` must be a sequence of widths such as (10,), got {hidden!r}.")
+    if any(width < 1 or width != int(width) for width in hidden):
+        raise ValueError(f"`hidden` must hold positive integer widths, got {tuple(hidden)}.")
+
+
+def check_points(x: Tensor, y: Tensor) -> None:
+    """Refuse points without finite inputs and a label ±1 each."""
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        got = f"{type(x).__name__} and {type(y).__name__}"
+        raise TypeError(f"`x` and `y` must be torch tensors, got {got}.")
+    if len(x) == 0 or y.shape != (len(x),):
+        raise ValueError(
+            f"`x` and `y` must have the same positive length, got {len(x)} points and labels of "
+            f"shape {tuple(y.shape)}."
+        )
+    if not bool((y.abs() == 1).all()):
+        raise ValueError("`y` must hold labels −1 and +1 only.")
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("`x` must be finite, got NaN or infinity.")
+
+
+def expand_shift(
+    shift: Tensor | float,
+    in_features: int,
+    dtype: torch.dtype,
+    device: torch.device | str | None,
+) -> Tensor:
+    """One shift for each input, from a number or a tensor of their size."""
+    flat = torch.as_tensor(shift, dtype=dtype, device=device).flatten()
+    if len(flat) not in (1, in_features):
+        raise ValueError(f"`shift` must have 1 or {in_features} elements, got {len(flat)}.")
+    return flat.expand(in_features).clone()
