@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 
 from pbnn.functional import hard_sign
 from pbnn.layers import xavier_normal
-from pbnn.networks import check_sizes, expand_shift
+from pbnn.networks import SMALL_IMAGES, check_sizes, expand_shift
+from pbnn.networks.architecture import parse
+from pbnn.networks.blrnet import weight_shapes
 
 
 class MLP(nn.Module):
@@ -60,3 +63,71 @@ class MLP(nn.Module):
     def mode(self, x: Tensor) -> Tensor:
         """Predicted label ±1."""
         return hard_sign(self(x))
+
+
+class RealNet(nn.Module):
+    """Real-valued twin of a `BLRNet`: the same layers, hardtanh for the signs.
+
+    Its activations saturate where a binary network's are signs, so that its weights are a start for
+    one (`pbnn.networks.transfer`).
+
+    Parameters
+    ----------
+    image : (channels, height, width)
+    architecture : str
+        See `pbnn.networks.architecture.parse`.
+    generator : torch.Generator
+        A CPU generator; draws the weights (He normal).
+    dtype, device
+        Of every parameter and buffer.
+
+    Examples
+    --------
+    >>> network = RealNet((1, 8, 8), "4C3-MP2-SM10", generator=torch.Generator().manual_seed(0))
+    >>> network(torch.rand(5, 1, 8, 8)).shape
+    torch.Size([5, 10])
+    """
+
+    def __init__(
+        self,
+        image: Sequence[int],
+        architecture: str = SMALL_IMAGES,
+        *,
+        generator: torch.Generator,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {"image": list(image), "architecture": architecture}
+        make: dict[str, Any] = {"dtype": dtype, "device": device}
+        stages = parse(architecture)
+        modules: list[nn.Module] = []
+        for stage, shape in zip(stages, weight_shapes(image, stages), strict=True):
+            layer = self._layer(shape, make)
+            draw = torch.randn(shape, generator=generator, dtype=torch.float64)
+            with torch.no_grad():
+                layer.weight.copy_(draw * math.sqrt(2 / math.prod(shape[1:])))
+            if not stage.kernel:
+                modules.append(nn.Flatten())
+            modules += [layer, NORMS[len(shape)](stage.width, **make)]
+            if stage.pool:
+                modules.append(POOLS[stage.pool.kind](stage.pool.size))
+            if stage is not stages[-1]:
+                modules.append(nn.Hardtanh())
+        self.net = nn.Sequential(*modules)
+
+    @staticmethod
+    def _layer(shape: tuple[int, ...], make: dict[str, Any]) -> nn.Conv2d | nn.Linear:
+        if len(shape) == 2:
+            return nn.Linear(shape[1], shape[0], bias=False, **make)
+        kernel = shape[2]
+        return nn.Conv2d(shape[1], shape[0], kernel, padding=kernel // 2, bias=False, **make)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores, shape (n, classes)."""
+        scores: Tensor = self.net(x)
+        return scores
+
+
+NORMS: dict[int, type[nn.Module]] = {2: nn.BatchNorm1d, 4: nn.BatchNorm2d}
+POOLS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from pbnn.functional import hard_sign, sample_signs
 
 
 class GaussianPosterior(nn.Module):
@@ -15,8 +18,10 @@ class GaussianPosterior(nn.Module):
     Parameters
     ----------
     prior_mean : Tensor
-        The mean :math:`\mu`, kept as a buffer; the posterior starts there. It must not depend on
-        the points a certificate is computed on.
+        The mean :math:`\mu`, kept as a buffer. It must not depend on the points a certificate is
+        computed on.
+    mean : Tensor, optional
+        Where the posterior starts; by default at the prior.
 
     Examples
     --------
@@ -26,11 +31,13 @@ class GaussianPosterior(nn.Module):
     12.5
     """
 
+    law = "gaussian"
     prior_mean: Tensor
 
-    def __init__(self, prior_mean: Tensor) -> None:
+    def __init__(self, prior_mean: Tensor, mean: Tensor | None = None) -> None:
         super().__init__()
-        self.mean = nn.Parameter(prior_mean.detach().clone())
+        start = prior_mean if mean is None else mean
+        self.mean = nn.Parameter(start.detach().clone())
         self.register_buffer("prior_mean", prior_mean.detach().clone())
 
     def kl(self) -> Tensor:
@@ -52,3 +59,82 @@ class GaussianPosterior(nn.Module):
     def adopt_as_prior(self) -> None:
         """Make the current posterior the prior: KL becomes 0. Only before certification data."""
         self.prior_mean.copy_(self.mean)
+
+
+class BernoulliPosterior(nn.Module):
+    r"""Independent signs of mean θ beside a prior of mean θ₀.
+
+    .. math::
+        P(w = +1) = \tfrac12 (1 + \theta), \qquad \theta = \tanh \rho, \qquad
+        \mathrm{KL} = \sum_i q_i \ln \frac{q_i}{p_i} + (1 - q_i) \ln \frac{1 - q_i}{1 - p_i}
+
+    The parameter ρ is half the logarithm of the odds; every real number is allowed.
+
+    Parameters
+    ----------
+    prior_mean : Tensor
+        The means θ₀ in [−1, 1], kept as a buffer. They must not depend on the points a certificate
+        is computed on.
+    mean : Tensor, optional
+        Where the posterior starts; by default at the prior.
+
+    References
+    ----------
+    Peters and Welling (2018), Section 3.1. https://arxiv.org/abs/1809.03368
+
+    Examples
+    --------
+    >>> BernoulliPosterior(torch.zeros(3), torch.tensor([1.0, -1.0, 0.0])).kl()
+    tensor(1.3863, grad_fn=<SumBackward0>)
+    """
+
+    law = "bernoulli"
+    prior_mean: Tensor
+
+    def __init__(self, prior_mean: Tensor, mean: Tensor | None = None) -> None:
+        super().__init__()
+        start = prior_mean if mean is None else mean
+        for name, value in (("prior_mean", prior_mean), ("mean", start)):
+            if not bool((value.abs() <= 1).all()):
+                raise ValueError(f"`{name}` must lie in [-1, 1], got {value.abs().max()}.")
+        self.half_logit = nn.Parameter(torch.atanh(start.detach()))
+        self.register_buffer("prior_mean", prior_mean.detach().clone())
+
+    @property
+    def mean(self) -> Tensor:
+        """The means θ of the signs."""
+        return torch.tanh(self.half_logit)
+
+    def kl(self) -> Tensor:
+        """KL(Q‖P) in nats, a scalar tensor; infinite where the prior excludes a sign."""
+        up, down = (F.logsigmoid(side * 2 * self.half_logit) for side in (1, -1))
+        prior_up, prior_down = (torch.log((1 + side * self.prior_mean) / 2) for side in (1, -1))
+        terms = _share(up, up - prior_up) + _share(down, down - prior_down)
+        return terms.sum()
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """One draw of the signs, shaped like the means."""
+        return sample_signs(self.mean, generator)
+
+    def mode(self) -> Tensor:
+        """The most probable signs; +1 where both are as probable."""
+        return hard_sign(self.half_logit)
+
+    def ternary(self) -> Tensor:
+        """The signs of probability at least ¾, and 0 for the others."""
+        return torch.where(self.mean.abs() >= 0.5, self.mode(), 0.0)
+
+    @torch.no_grad()
+    def adopt_as_prior(self) -> None:
+        """Make the current posterior the prior: KL becomes 0. Only before certification data."""
+        self.prior_mean.copy_(self.mean)
+
+
+def _share(log_probability: Tensor, log_ratio: Tensor) -> Tensor:
+    """Probability times logarithm, 0 where the probability is 0, also in the gradient."""
+    there = log_probability > -torch.inf
+    return torch.where(
+        there,
+        torch.where(there, log_probability, 0.0).exp() * torch.where(there, log_ratio, 0.0),
+        0.0,
+    )

@@ -176,14 +176,14 @@ def test_enumeration_and_quadrature_agree_where_they_meet(width, bias, monkeypat
     layer, means = moved_layer(width, 2, bias=bias), torch.tanh(normal(6, width, of="m"))
     found = []
     for limit in (width, width - 1):
-        monkeypatch.setattr("pbnn.layers.ENUMERATED_UP_TO", limit)
+        monkeypatch.setattr("pbnn.layers.sign_linear.ENUMERATED_UP_TO", limit)
         found.append(layer.expected_signs(means).detach())
     assert not torch.equal(*found)
     torch.testing.assert_close(*found, atol=1e-13, rtol=0)
 
 
 def test_sums_are_enumerated_up_to_eight_signs(monkeypatch):
-    monkeypatch.setattr("pbnn.layers.expected_sign", lambda mean, weight: "quadrature")
+    monkeypatch.setattr("pbnn.layers.sign_linear.expected_sign", lambda mean, weight: "quadrature")
     for width, by_quadrature in ((7, False), (8, False), (9, True)):
         found = moved_layer(width, 1, bias=True).expected_signs(torch.zeros(1, width).double())
         assert (found == "quadrature") is by_quadrature
