@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pbnn.functional import hard_sign
+from pbnn.functional import Moments, hard_sign
 from pbnn.layers import xavier_normal
 from pbnn.networks import SMALL_IMAGES, check_sizes, expand_shift
 from pbnn.networks.architecture import parse
-from pbnn.networks.blrnet import weight_shapes
+from pbnn.networks.blrnet import channels_last, weight_shapes
 
 
 class MLP(nn.Module):
@@ -84,7 +84,7 @@ class RealNet(nn.Module):
     Examples
     --------
     >>> network = RealNet((1, 8, 8), "4C3-MP2-SM10", generator=torch.Generator().manual_seed(0))
-    >>> network(torch.rand(5, 1, 8, 8)).shape
+    >>> network(torch.rand(5, 1, 8, 8)).mean.shape
     torch.Size([5, 10])
     """
 
@@ -115,6 +115,7 @@ class RealNet(nn.Module):
             if stage is not stages[-1]:
                 modules.append(nn.Hardtanh())
         self.net = nn.Sequential(*modules)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @staticmethod
     def _layer(shape: tuple[int, ...], make: dict[str, Any]) -> nn.Conv2d | nn.Linear:
@@ -123,10 +124,10 @@ class RealNet(nn.Module):
         kernel = shape[2]
         return nn.Conv2d(shape[1], shape[0], kernel, padding=kernel // 2, bias=False, **make)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Scores, shape (n, classes)."""
-        scores: Tensor = self.net(x)
-        return scores
+    def forward(self, x: Tensor) -> Moments:
+        """Scores (n, classes) without variance, for the losses of a `BLRNet`."""
+        scores = self.net(channels_last(x))
+        return Moments(scores, torch.zeros_like(scores))
 
 
 NORMS: dict[int, type[nn.Module]] = {2: nn.BatchNorm1d, 4: nn.BatchNorm2d}

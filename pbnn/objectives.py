@@ -1,18 +1,24 @@
-"""What training minimises: losses of an aggregate, and a PAC-Bayes bound as a loss."""
+"""What training minimises: losses of an aggregate or of scores, and a PAC-Bayes bound of one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pbnn.bounds import catoni
-from pbnn.networks import SignNetwork, check_points
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""Loss of each point from output F in [−1, 1] and label ±1, both of shape (n,)."""
+from pbnn.networks import check_points
+from pbnn.scores import (
+    binary_cross_entropy,
+    bounded_cross_entropy,
+    cross_entropy,
+    error_of_means,
+    gibbs_loss,
+)
 
 
 def linear_loss(output: Tensor, label: Tensor) -> Tensor:
@@ -31,7 +37,50 @@ def log_loss(output: Tensor, label: Tensor) -> Tensor:
     return -torch.log(((1 + label * output) / 2).clamp_min(1e-6))
 
 
-LOSSES: dict[str, Loss] = {"linear": linear_loss, "log": log_loss}
+def check_classes(x: Tensor, y: Tensor) -> None:
+    """Refuse points without finite inputs and a class 0, 1, … each, as int64."""
+    if not isinstance(y, Tensor) or y.dtype != torch.int64:
+        got = y.dtype if isinstance(y, Tensor) else type(y).__name__
+        raise TypeError(f"`y` must be an int64 tensor of classes, got {got}.")
+    check_points(x, torch.ones_like(y))  # all but the values of the labels
+    if bool((y < 0).any()):
+        raise ValueError(f"`y` must hold classes of at least 0, got {int(y.min())}.")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss of each point, from what the network gives and the label, and what belongs to it.
+
+    Parameters
+    ----------
+    function : callable
+        Of the aggregate F in [−1, 1] and labels ±1, both of shape (n,), or of `Moments` of scores,
+        of shape (n, K), and classes of shape (n,).
+    risk : callable
+        The same for the figure that `RiskObjective` shows and selects epochs on.
+    check : callable
+        Refuses points that the function is not made for.
+    bounded : bool
+        Whether the values lie in [0, 1], as a bound needs them.
+    """
+
+    function: Callable[[Any, Tensor], Tensor]
+    risk: Callable[[Any, Tensor], Tensor]
+    check: Callable[[Tensor, Tensor], None]
+    bounded: bool
+
+
+LOSSES = {
+    "linear": Loss(linear_loss, linear_loss, check_points, bounded=True),
+    "log": Loss(log_loss, linear_loss, check_points, bounded=False),
+    "gibbs": Loss(gibbs_loss, error_of_means, check_classes, bounded=True),
+    "bounded_cross_entropy": Loss(
+        bounded_cross_entropy, error_of_means, check_classes, bounded=True
+    ),
+    "cross_entropy": Loss(cross_entropy, error_of_means, check_classes, bounded=False),
+    "bce": Loss(binary_cross_entropy, error_of_means, check_classes, bounded=False),
+}
+"""By name: two of the aggregate of two classes, four of the scores of several (`pbnn.scores`)."""
 
 
 class Objective(nn.Module):
@@ -50,23 +99,32 @@ class Objective(nn.Module):
         return {"objective": risk, "risk": risk}
 
 
-class TwoClassObjective(Objective):
-    """An objective for labels −1 and +1."""
+class LossObjective(Objective):
+    """An objective made of one of `LOSSES`."""
+
+    network: Any  # a module, whose kl() is called where there is a bound
+    loss: Loss
 
     def check(self, x: Tensor, y: Tensor) -> None:
-        """Refuse points without finite inputs and a label ±1 each."""
-        check_points(x, y)
+        """Refuse points without finite inputs and a label each that the loss is made for."""
+        self.loss.check(x, y)
+        classes = getattr(self.network, "classes", math.inf)
+        if bool((y >= classes).any()):
+            raise ValueError(f"`y` must hold classes below {classes}, got {int(y.max())}.")
 
 
-class RiskObjective(TwoClassObjective):
+class RiskObjective(LossObjective):
     r"""Mean loss of a network plus :math:`\tfrac\rho2 \lVert \theta \rVert^2`: no prior, no bound.
 
-    For baselines and for training a prior.
+    For baselines and for training a prior. The curve's `risk`, on which the best epoch is selected,
+    is the Gibbs risk of an aggregate and, of scores, the error of the class with the largest mean.
 
     Parameters
     ----------
     network : module
-    loss : {"linear", "log"}
+        Gives the aggregate of two classes, or `Moments` of scores, as the loss needs it.
+    loss : str
+        A name of `LOSSES`.
     decay : float
         The factor ρ of the squared norm of all parameters.
     """
@@ -77,13 +135,13 @@ class RiskObjective(TwoClassObjective):
         self.loss, self.decay = loss_named(loss), decay_checked(decay)
 
     def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
-        """The mean loss to minimise, and the Gibbs risk (linear loss) of the batch."""
+        """The mean loss to minimise, and the mean figure that `Loss.risk` makes of the batch."""
         output = self.network(x)
-        loss = self.loss(output, y).mean() + penalty(self.network, self.decay)
-        return loss, linear_loss(output, y).mean().detach()
+        loss = self.loss.function(output, y).mean() + penalty(self.network, self.decay)
+        return loss, self.loss.risk(output, y).mean().detach()
 
 
-class BoundObjective(TwoClassObjective):
+class BoundObjective(LossObjective):
     r"""Catoni's bound, uniform in its learned C, as a training loss.
 
     .. math::
@@ -93,9 +151,13 @@ class BoundObjective(TwoClassObjective):
     The weight w of the KL may be ramped up during training: that moves the posterior only and
     costs no confidence. The bound reported at the end of an epoch has w = 1 and the best C.
 
+    It speaks of the mean of the loss it is made of. With "linear" or "gibbs", where these are
+    exact, that is the risk of the random network; with a scaled cross-entropy it is no error rate.
+
     Parameters
     ----------
-    network : SignNetwork
+    network : module
+        With a method `kl()`; gives the aggregate of two classes, or `Moments` of scores.
     n : int
         Number of certification points.
     delta : float
@@ -104,36 +166,45 @@ class BoundObjective(TwoClassObjective):
         Keep C at this value instead of learning it. The objective is then tempered variational
         Bayes: its gradient is that of :math:`C n \hat r + \mathrm{KL}` times a positive number,
         see `VariationalObjective`.
+    loss : {"linear", "gibbs", "bounded_cross_entropy"}
+        A name of `LOSSES` with values in [0, 1].
 
     References
     ----------
     Letarte et al. (2019), Theorem 3; Germain et al. (2009).
     """
 
-    network: SignNetwork
     log_c: Tensor
 
-    def __init__(self, network: SignNetwork, n: int, delta: float, C: float | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        n: int,
+        delta: float,
+        C: float | None = None,
+        loss: str = "linear",
+    ) -> None:
         super().__init__()
         if C is not None and not 0 < C < math.inf:
             raise ValueError(f"`C` must be positive and finite, got {C}.")
         self.network, self.n, self.delta = network, n, delta
-        log_c = torch.full_like(network.output.weight.mean[0, 0], math.log(C or 1.0))
+        self.loss = loss_named(loss, bounded=True)
+        log_c = next(network.parameters()).new_full((), math.log(C or 1.0))
         if C is None:
-            self.log_c = nn.Parameter(log_c.detach())
+            self.log_c = nn.Parameter(log_c)
         else:
-            self.register_buffer("log_c", log_c.detach())
+            self.register_buffer("log_c", log_c)
 
     def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
-        """The bound of a batch, to minimise, and its Gibbs risk."""
-        risk = linear_loss(self.network(x), y).mean()
+        """The bound of a batch, to minimise, and the mean loss that it bounds."""
+        risk = self.loss.function(self.network(x), y).mean()
         kl = kl_weight * self.network.kl()
         bound = catoni(risk, kl, self.n, delta=self.delta, C=self.log_c.exp(), clip=False)
         return bound, risk.detach()
 
     @torch.no_grad()
     def value(self, risk: float) -> dict[str, float]:
-        """The curve's figures after an epoch with this mean risk; the bound is what is selected on.
+        """The curve's figures after an epoch with this mean loss; the bound is what is selected on.
 
         With the mean-field aggregate the risk is a surrogate, and so is this bound.
         """
@@ -151,32 +222,35 @@ class SelectedByBound(BoundObjective):
     the point with the least bound is kept.
     """
 
-    def __init__(self, network: SignNetwork, n: int, delta: float, decay: float = 0.0) -> None:
+    def __init__(self, network: nn.Module, n: int, delta: float, decay: float = 0.0) -> None:
         super().__init__(network, n, delta, C=1.0)
         self.decay = decay_checked(decay)
 
     def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
         """The penalised Gibbs risk of a batch, to minimise, and the risk itself."""
-        risk = linear_loss(self.network(x), y).mean()
+        risk = self.loss.function(self.network(x), y).mean()
         return risk + penalty(self.network, self.decay), risk.detach()
 
 
-class VariationalObjective(TwoClassObjective):
+class VariationalObjective(LossObjective):
     r"""Tempered variational Bayes, :math:`\hat\ell + \mathrm{KL}/(C n)`: no bound.
 
     With the linear loss it is, times C n and up to a constant, minus the evidence lower bound for
     the likelihood :math:`p(y \mid x, w) \propto e^{-C [f_w(x) \ne y]}`, and has the minima of
-    Catoni's bound at the same fixed C. With the log loss −ln((1 + yF)/2) of the averaged prediction
-    the logarithm stands outside the mean over networks, and it is no evidence lower bound.
+    Catoni's bound at the same fixed C; so it is for scores with the Gibbs loss. With the log loss
+    −ln((1 + yF)/2) of the averaged prediction the logarithm stands outside the mean over networks,
+    and it is no evidence lower bound.
 
     Parameters
     ----------
-    network : SignNetwork
+    network : module
+        With a method `kl()`; gives the aggregate of two classes, or `Moments` of scores.
     n : int
         Number of points that the posterior is fitted to.
     C : float
         Inverse temperature.
-    loss : {"linear", "log"}
+    loss : str
+        A name of `LOSSES`.
 
     References
     ----------
@@ -184,9 +258,7 @@ class VariationalObjective(TwoClassObjective):
     https://arxiv.org/abs/1605.08636
     """
 
-    network: SignNetwork
-
-    def __init__(self, network: SignNetwork, n: int, C: float = 1.0, loss: str = "linear") -> None:
+    def __init__(self, network: nn.Module, n: int, C: float = 1.0, loss: str = "linear") -> None:
         super().__init__()
         if not 0 < C < math.inf:
             raise ValueError(f"`C` must be positive and finite, got {C}.")
@@ -195,7 +267,7 @@ class VariationalObjective(TwoClassObjective):
 
     def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
         """The objective of a batch, to minimise, and its mean loss."""
-        loss = self.loss(self.network(x), y).mean()
+        loss = self.loss.function(self.network(x), y).mean()
         return loss + kl_weight * self.network.kl() / (self.C * self.n), loss.detach()
 
     @torch.no_grad()
@@ -205,10 +277,11 @@ class VariationalObjective(TwoClassObjective):
         return {"objective": risk + kl / (self.C * self.n), "risk": risk, "kl": kl}
 
 
-def loss_named(name: str) -> Loss:
-    """A loss of `LOSSES`, or an error that lists them."""
-    if name not in LOSSES:
-        raise ValueError(f"`loss` must be one of {sorted(LOSSES)}, got {name!r}.")
+def loss_named(name: str, *, bounded: bool = False) -> Loss:
+    """A loss of `LOSSES`, or an error that lists them; those with values in [0, 1] if `bounded`."""
+    names = sorted(key for key, loss in LOSSES.items() if loss.bounded or not bounded)
+    if name not in names:
+        raise ValueError(f"`loss` must be one of {names}, got {name!r}.")
     return LOSSES[name]
 
 

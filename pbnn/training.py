@@ -127,6 +127,7 @@ def fit(
 
     curve: list[dict[str, float]] = []
     best, best_state, waited_from = math.inf, snapshot(objective), 0
+    objective.train()
     with ProgressBar(config.epochs, progress) as bar:
         for epoch in range(config.epochs):
             risk = minimise(x if augment is None else augment(x, generator), epoch)
@@ -163,7 +164,11 @@ def keep_better(
 
 @torch.no_grad()
 def objective_on(objective: Objective, x: Tensor, y: Tensor, batch: int) -> float:
-    """The figure that epochs are selected on, of the current state on all points."""
+    """The figure that epochs are selected on, of the current state on all points.
+
+    In evaluation mode, in which the objective is left.
+    """
+    objective.eval()
     parts = zip(x.split(batch), y.split(batch), strict=True)
     risks = torch.stack([objective(a, b)[1].double() * len(a) for a, b in parts])
     return objective.value(risks.sum().item() / len(x))["objective"]

@@ -83,8 +83,9 @@ def linear(x: Units, weight: Tensor, law: str = "gaussian") -> Moments:
     def total(second: Tensor) -> Tensor:
         return second.sum(-1, keepdim=True)
 
-    ones = weight.new_ones(weight.shape[1])
-    return Moments(F.linear(mean_of(x), weight), _variance(law)(x, weight, ones, F.linear, total))
+    mean = mean_of(x)
+    ones = mean.new_ones(*[1] * (mean.ndim - 1), weight.shape[1])
+    return Moments(F.linear(mean, weight), _variance(law)(x, weight, ones, F.linear, total))
 
 
 def conv2d(
@@ -147,7 +148,7 @@ def _gaussian_variance(
     if isinstance(x, Signs) and x.known:
         return total(ones)
     second = ones if isinstance(x, Signs) else x.mean.square() + x.var
-    return total(second) + product(x.var, weight.square())
+    return total(second) + product(x.var.expand_as(x.mean), weight.square())
 
 
 def _bernoulli_variance(
@@ -156,7 +157,7 @@ def _bernoulli_variance(
     if isinstance(x, Tensor):
         return product(x.square(), 1 - weight.square())
     if isinstance(x, Moments):
-        return total(x.var) + product(x.mean.square(), 1 - weight.square())
+        return total(x.var.expand_as(x.mean)) + product(x.mean.square(), 1 - weight.square())
     if x.known:
         return product(ones, 1 - weight.square())
     # Fewer passes than with the variances of the signs; rounding may leave less than nothing.
@@ -188,7 +189,7 @@ def _surrounded(x: Units, padding: int, value: float) -> Units:
         return pad(x, value)
     if isinstance(x, Signs):
         return x._replace(mean=pad(x.mean, value))
-    return Moments(pad(x.mean, value), pad(x.var, 0.0))
+    return Moments(pad(x.mean, value), pad(x.var.expand_as(x.mean), 0.0))
 
 
 def sign(h: Moments) -> Signs:

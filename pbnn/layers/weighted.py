@@ -61,7 +61,7 @@ def _flat(x: Units) -> Units:
         return x.flatten(1)
     if isinstance(x, Signs):
         return x._replace(mean=x.mean.flatten(1))
-    return Moments(x.mean.flatten(1), x.var.flatten(1))
+    return Moments(x.mean.flatten(1), x.var.expand_as(x.mean).flatten(1))
 
 
 class StochasticLayer(nn.Module):

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from pbnn.layers import Convolution, Dense, StochasticBatchNorm, ThresholdSign
 from pbnn.networks.blocks import Block, Tail
-from pbnn.networks.blrnet import BLRNet
+from pbnn.networks.blrnet import BLRNet, channels_last
 from pbnn.posteriors import BernoulliPosterior
 
 
@@ -42,9 +42,14 @@ class BinaryNetwork(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.eval()
 
+    def layers(self) -> list[BinaryBlock]:
+        """The blocks, from the input to the scores."""
+        return list(self.blocks)  # type: ignore[arg-type]
+
     def forward(self, x: Tensor) -> Tensor:
         """Scores, shape (n, classes)."""
-        for block in self.blocks:
+        x = channels_last(x)
+        for block in self.layers():
             x = block(x)
         return x
 
@@ -56,8 +61,8 @@ class BinaryNetwork(nn.Module):
         prior may depend on. All activations of a layer are held at once: n x channels x height x
         width numbers of the largest.
         """
-        for block in self.blocks:
-            assert isinstance(block, BinaryBlock)
+        x = channels_last(x)
+        for block in self.layers():
             a = block.product(x, block.weight)
             if isinstance(block.tail.norm, StochasticBatchNorm):
                 block.tail.norm.re_estimate(a)
@@ -75,8 +80,7 @@ class BinaryNetwork(nn.Module):
             If an average is taken between normalisation and sign, which no threshold can replace.
         """
         folded = copy.deepcopy(self)
-        for block in folded.blocks:
-            assert isinstance(block, BinaryBlock)
+        for block in folded.layers():
             tail = block.tail
             if tail.last or not isinstance(tail.norm, StochasticBatchNorm):
                 continue

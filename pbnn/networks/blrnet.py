@@ -143,7 +143,7 @@ class BLRNet(nn.Module):
                 drawn = hard_concrete(units.mean, self.source, self.temperature)
                 units = Signs(drawn, known=True)
         assert isinstance(units, Moments)
-        return units
+        return Moments(units.mean, units.var.expand_as(units.mean))
 
     def sample(
         self, x: Tensor, generator: Generator, fresh: Literal["batch", "datum"] = "batch"

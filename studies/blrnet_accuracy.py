@@ -1,0 +1,153 @@
+"""Probabilistic binary convolutional networks on images of ten classes: what is lost on the way?
+
+A network is trained as a distribution over binary networks; what is deployed is one of them, or
+several. The study puts side by side the error of the propagated probabilities, of the most
+probable binary network before and after its batch normalisation is re-estimated, of the ternary
+one, and of ensembles of drawn networks; without batch normalisation and from a uniform start for
+comparison; and how well an ensemble knows what it does not know, and when it may stop asking
+members.
+
+    python studies/blrnet_accuracy.py                    # reports/blrnet_accuracy_quick
+    python studies/blrnet_accuracy.py --preset cpu --workers 2
+    python studies/blrnet_accuracy.py --preset gpu --device cuda
+    python studies/blrnet_accuracy.py --preset cpu --redraw
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from blrnet_page import draw
+from blrnet_runs import METHODS, parts_of, run
+
+from pbnn.data import DataUnavailable, Task, embedded_twin, load
+from pbnn.files import write_json
+from pbnn.networks import COLOUR_IMAGES, SMALL_IMAGES
+from pbnn.reporting import write_curves_csv, write_records_csv, write_timings_csv
+from pbnn.study import describe, run_study
+from pbnn.sweep import Cell, cell_key, run_cells
+
+REPORTS = Path(__file__).resolve().parents[1] / "reports"
+NAME = "blrnet_accuracy"
+FOLDERS = ("data_dir", "offline", "out", "redraw", "workers", "scheduler")
+
+TRAINING = {"batch": 128, "learning_rate": 0.1, "loss": "cross_entropy", "augmented": False}
+TINY = "16C3-MP2-32C3-MP2-128FC-SM10"
+SMALL_COLOUR = "32C3-MP2-64C3-MP2-128C3-MP2-256FC-SM10"
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "quick": {
+        "mnist": {"architecture": TINY, "images": 10_000, "epochs": 4, "pretraining": 2},
+    },
+    "cpu": {
+        "mnist": {"architecture": SMALL_IMAGES, "images": 0, "epochs": 14, "pretraining": 3},
+        "cifar10": {"architecture": SMALL_COLOUR, "images": 0, "epochs": 12, "pretraining": 4},
+    },
+    "gpu": {
+        "mnist": {"architecture": SMALL_IMAGES, "images": 0, "epochs": 100, "pretraining": 20},
+        "cifar10": {"architecture": COLOUR_IMAGES, "images": 0, "epochs": 200, "pretraining": 60},
+    },
+}
+"""Network, training images (0 for all) and epochs of each data set."""
+DIGITS = {"architecture": TINY, "images": 0, "epochs": 12, "pretraining": 4}
+"""The same where only the bundled digits can be had."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to run, on what, and where to write it."""
+
+    preset: Literal["quick", "cpu", "gpu"] = "quick"
+    """quick: ten minutes; cpu: all of MNIST and a small network on CIFAR-10; gpu: the paper's."""
+    datasets: tuple[str, ...] | None = None
+    """Of the preset's data sets; all of them by default."""
+    methods: tuple[str, ...] = tuple(METHODS)
+    """Of real, pbnet, pbnet_s, pbnet_s_uniform, pbnet_s_no_norm."""
+    seeds: int | None = None
+    """Runs of each method; one in the quick preset, else three."""
+    device: str = "cpu"
+    """Where to train."""
+    threads: int = 1
+    """Of each run on a CPU."""
+    workers: int | None = None
+    """Run on this many processes of this machine."""
+    scheduler: str | None = None
+    """Or on the dask cluster with this scheduler: address or scheduler file."""
+    data_dir: Path | None = None
+    """Folder with mnist/…; by default $PBNN_DATA, then the cache, then a download."""
+    offline: bool = False
+    """Do not try to download."""
+    out: Path | None = None
+    """Output folder; by default reports/blrnet_accuracy, with the ending _quick or _gpu."""
+    redraw: bool = False
+    """Make tables and figures again from the CSV files."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("datasets", PRESETS[self.preset]), ("methods", METHODS)):
+            if odd := set(getattr(self, name) or ()) - set(known):
+                raise ValueError(f"`{name}` must be among {sorted(known)}, got {sorted(odd)}.")
+        for name in ("seeds", "threads"):
+            if (got := getattr(self, name)) is not None and got < 1:
+                raise ValueError(f"`{name}` must be a positive integer, got {got}.")
+
+    @property
+    def folder(self) -> Path:
+        """Where to write: the cpu preset is the committed report."""
+        ending = {"quick": "_quick", "cpu": "", "gpu": "_gpu"}[self.preset]
+        return self.out or REPORTS / f"{NAME}{ending}"
+
+
+def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
+    """Every run, the headline first: all that determines its result, and a key made of it."""
+    cells = []
+    for dataset, task in tasks.items():
+        splits = parts_of(task).hashes(task)
+        for method in (name for name in METHODS if name in config.methods):
+            for seed in range(config.seeds or (1 if config.preset == "quick" else 3)):
+                cell = PRESETS[config.preset].get(dataset, DIGITS) | TRAINING
+                cell |= {"dataset": dataset, "method": method, "seed": seed, "splits": splits}
+                cell |= {"device": torch.device(config.device).type, "threads": config.threads}
+                cells.append(Cell(cell_key(cell, {"sha256": task.sha256}), cell))
+    return cells
+
+
+def study(config: Config) -> Path:
+    """Run what is missing, then write every table and figure; returns the folder."""
+    folder = config.folder
+    if config.redraw:
+        draw(folder)
+        return folder
+    read = functools.partial(load, data_dir=config.data_dir, offline=config.offline)
+    names = config.datasets or tuple(PRESETS[config.preset])
+    try:
+        tasks = {name: read(name) for name in names}
+    except DataUnavailable as error:
+        print(f"{error}\n\nGoing on with the 8x8 digits of scikit-learn instead. NOT MNIST.\n")
+        tasks, folder = {"digits": load(embedded_twin(names[0]))}, Path(f"{folder}_digits")
+    cells = cells_of(config, tasks)
+    print(f"Runs: {len(cells)}, kept one by one in {folder / 'runs'}; interrupt and go on at will.")
+    alone = config.workers is None and config.scheduler is None
+    where = (config.data_dir, config.offline, config.device, alone)
+    one = functools.partial(_run, where=where)
+    records = run_cells(
+        cells, one, folder / "runs", workers=config.workers, scheduler=config.scheduler
+    )
+    write_records_csv(records, folder / "records.csv")
+    write_curves_csv(records, folder / "curves.csv")
+    write_timings_csv(records, folder / "timings.csv")
+    sources = {name: task.source for name, task in tasks.items()}
+    about = describe(config, f"studies/{NAME}.py", FOLDERS, sources=sources)
+    write_json(folder / "study.json", about)
+    draw(folder)
+    return folder
+
+
+def _run(cell: dict[str, Any], where: tuple[Any, ...]) -> dict[str, Any]:
+    return run(cell, *where)
+
+
+if __name__ == "__main__":
+    run_study(study, Config, __doc__)

@@ -1,0 +1,230 @@
+"""One run of the study of BLRNets: train a network, and measure what can be made of it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from pbnn.augmentation import AffineRange, random_affine
+from pbnn.baselines import RealNet
+from pbnn.data import DataUnavailable, Splits, Task, load, published_split, split
+from pbnn.ensembles import stopping_times
+from pbnn.environment import environment
+from pbnn.functional import mean_of
+from pbnn.networks import BinaryNetwork, BLRNet, binarise, transfer
+from pbnn.objectives import RiskObjective
+from pbnn.seeding import generator
+from pbnn.training import FitConfig, fit
+from pbnn.uncertainty import (
+    area_under_error_coverage,
+    auroc,
+    calibration_error,
+    ensemble_variance,
+    error_coverage,
+    predictive_entropy,
+)
+
+METHODS: dict[str, dict[str, Any]] = {
+    "pbnet_s": {"activation": "concrete", "pretrained": True},
+    "real": {},
+    "pbnet": {"activation": "analytic"},
+    "pbnet_s_uniform": {"activation": "concrete"},
+    "pbnet_s_no_norm": {"activation": "concrete", "pretrained": True, "batch_norm": False},
+}
+"""How each method's network is made; without `pretrained` it starts uniformly."""
+
+ENSEMBLES = (1, 2, 5, 16)
+ALPHAS = (0.0, 0.01, 0.05, 0.2)
+RE_ESTIMATED_ON = 20 * 128
+"""Training images behind the batch statistics of a binary network: twenty batches."""
+OUTSIDE = {"mnist": "fashion_mnist", "fashion_mnist": "mnist"}
+"""What is out of the distribution of a data set."""
+SHIFTS = AffineRange(rotation=0.1, scale=0.06, shear=0.08, shift=1 / 14)
+AT_ONCE = 500
+CURVE_POINTS = 60
+
+
+def run(
+    cell: dict[str, Any], data_dir: Path | None, offline: bool, device: str, progress: bool
+) -> dict[str, Any]:
+    """A record: errors on the published test images, curves, and how long it took."""
+    torch.set_num_threads(cell["threads"])
+    task = load(cell["dataset"], data_dir, offline=offline)
+    parts = parts_of(task)
+    rows = parts.certification[: cell["images"] or None]
+    x, y, test, label = (
+        torch.from_numpy(values[index]).to(device)
+        for index in (rows, parts.test)
+        for values in (task.x, task.y)
+    )
+    began = time.perf_counter()
+    network, curve = trained(cell, x, y, progress)
+    seconds = {"training": time.perf_counter() - began}
+    if isinstance(network, RealNet):
+        measures = {"propagated": error(scores_of(network, test), label)}
+    else:
+        outside = outside_of(cell["dataset"], data_dir, offline, device)
+        few = x[:RE_ESTIMATED_ON]
+        measures, more = measured(cell, network, few, test, label, outside)
+        curve += more
+    seconds["all"] = time.perf_counter() - began
+    about = {"hardware": environment()["hardware"], "seconds": seconds}
+    return {"measures": measures | {"images": len(x)}, "curve": curve} | about
+
+
+def parts_of(task: Task) -> Splits:
+    """The published test images apart, or a quarter where nobody has published any."""
+    return split(task) if task.train is None else published_split(task)
+
+
+def trained(
+    cell: dict[str, Any], x: Tensor, y: Tensor, progress: bool
+) -> tuple[BLRNet | RealNet, list[dict[str, Any]]]:
+    """The network of a cell and the curve of its training."""
+    seed, method = cell["seed"], dict(METHODS[cell["method"]])
+    make: dict[str, Any] = {"generator": generator(seed, "start"), "device": x.device}
+    shape = (tuple(x.shape[1:]), cell["architecture"])
+    batches = generator(seed, "batches")
+    more: dict[str, Any] = {
+        "generator": batches,
+        "augment": augmentation if cell["augmented"] else None,
+        "progress": f"{cell['method']} {seed}" if progress else None,
+    }
+    real = RealNet(*shape, **make)
+    rate = 0.003
+    if cell["method"] == "real":
+        curve = fit(
+            RiskObjective(real, "cross_entropy"),
+            x,
+            y,
+            FitConfig(cell["epochs"], cell["batch"], rate),
+            **more,
+        )
+        return real.eval(), training_rows(curve)
+    pretrained = method.pop("pretrained", False)
+    source = generator(seed, "signs", device=x.device)
+    network = BLRNet(*shape, **method, **make, source=source)
+    if pretrained:
+        few = FitConfig(cell["pretraining"], cell["batch"], rate)
+        fit(RiskObjective(real, "cross_entropy"), x, y, few, **more)
+        transfer(real, network)
+    config = FitConfig(cell["epochs"], cell["batch"], cell["learning_rate"])
+    curve = fit(RiskObjective(network, cell["loss"]), x, y, config, **more)
+    return network.eval(), training_rows(curve)
+
+
+def augmentation(images: Tensor, source: Generator) -> Tensor:
+    """Images moved a little, each in its own way."""
+    return random_affine(images, source, SHIFTS)
+
+
+def training_rows(curve: list[dict[str, float]]) -> list[dict[str, Any]]:
+    """Training error against the epoch."""
+    return [{"figure": "training", "x": row["epoch"] + 1, "y": row["risk"]} for row in curve]
+
+
+def measured(
+    cell: dict[str, Any],
+    network: BLRNet,
+    few: Tensor,
+    test: Tensor,
+    label: Tensor,
+    outside: Tensor | None,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Errors of everything a posterior can be turned into, and the curves of its ensemble."""
+    draws = generator(cell["seed"], "members", device=test.device)
+    mode, ternary = binarise(network), binarise(network, "ternary").re_estimate(few)
+    propagated = scores_of(network, test).softmax(1)
+    weights = torch.cat([block.weight.flatten() for block in ternary.layers()])
+    measures: dict[str, Any] = {
+        "propagated": error(propagated, label),
+        "mode_running": error(scores_of(mode, test), label),
+        "mode": error(scores_of(mode.re_estimate(few), test), label),
+        "ternary": error(scores_of(ternary, test), label),
+        "zeros": float((weights == 0).double().mean()),
+        "parameters": len(weights),
+    }
+    drawn = [binarise(network, "sample", draws).re_estimate(few) for _ in range(max(ENSEMBLES))]
+    members = torch.stack([scores_of(each, test).softmax(1) for each in drawn])
+    single = [error(each, label) for each in members]
+    measures["single"] = sum(single) / len(single)
+    for size in ENSEMBLES:
+        measures[f"ensemble_{size}"] = error(members[:size].mean(0), label)
+    scores = uncertainties(propagated, members)
+    measures |= {
+        "calibration_propagated": calibration_error(propagated, label),
+        "calibration_ensemble": calibration_error(members.mean(0), label),
+    }
+    curve = []
+    wrong = members.mean(0).argmax(1) != label
+    for name, score in scores.items():
+        measures[f"aurc_{name}"] = area_under_error_coverage(score, wrong)
+        curve += coverage_rows(name, *error_coverage(score, wrong))
+    if outside is not None:
+        beyond = torch.stack([scores_of(each, outside).softmax(1) for each in drawn])
+        found = uncertainties(scores_of(network, outside).softmax(1), beyond)
+        measures |= {f"auroc_{name}": auroc(scores[name], found[name]) for name in scores}
+    stopped, more = anytime_rows(members, label)
+    return measures | stopped, curve + more
+
+
+def uncertainties(propagated: Tensor, members: Tensor) -> dict[str, Tensor]:
+    """Scores that should be large where a prediction is wrong."""
+    mean = members.mean(0)
+    return {
+        "softmax": 1 - propagated.max(1).values,
+        "entropy": predictive_entropy(mean),
+        "variance": ensemble_variance(members),
+    }
+
+
+def coverage_rows(name: str, coverage: Tensor, wrong: Tensor) -> list[dict[str, Any]]:
+    """A curve of error against coverage at some of its points, the last among them."""
+    step = max(1, len(coverage) // CURVE_POINTS)
+    chosen = range(len(coverage) - 1, -1, -step)
+    return [
+        {"figure": f"coverage {name}", "x": float(coverage[i]), "y": float(wrong[i])}
+        for i in reversed(chosen)
+    ]
+
+
+def anytime_rows(members: Tensor, label: Tensor) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Average members, error and share of other predictions than the full ensemble's."""
+    full = stopping_times(members, alpha=0.0).prediction
+    measures, rows = {}, []
+    for alpha in ALPHAS:
+        found = stopping_times(members, alpha=alpha)
+        figures = {
+            "members": float(found.members.double().mean()),
+            "error": float((found.prediction != label).double().mean()),
+            "differs": float((found.prediction != full).double().mean()),
+        }
+        measures |= {f"anytime_{alpha:g}_{name}": value for name, value in figures.items()}
+        rows.append({"figure": "anytime", "x": figures["members"], "y": figures["error"]})
+    return measures, rows
+
+
+def outside_of(dataset: str, data_dir: Path | None, offline: bool, device: str) -> Tensor | None:
+    """Test images of another data set of the same shape, if there is one."""
+    if dataset not in OUTSIDE:
+        return None
+    try:
+        task = load(OUTSIDE[dataset], data_dir, offline=offline)
+    except (DataUnavailable, FileNotFoundError):
+        return None
+    return torch.from_numpy(task.x[published_split(task).test]).to(device)
+
+
+@torch.no_grad()
+def scores_of(network: BLRNet | RealNet | BinaryNetwork, x: Tensor) -> Tensor:
+    """Scores, or their means, shape (n, classes)."""
+    return torch.cat([mean_of(network(part)) for part in x.split(AT_ONCE)])
+
+
+def error(scores: Tensor, label: Tensor) -> float:
+    """Share of wrong predictions."""
+    return float((scores.argmax(1) != label).double().mean())
