@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pbnn.baselines import MLP
     from pbnn.certificates import Certificate, certify_gibbs, certify_vote
-    from pbnn.networks import ABNet, PBGNet
+    from pbnn.ensembles import anytime
+    from pbnn.networks import ABNet, BLRNet, PBGNet, binarise
     from pbnn.training import fit
 
 __version__ = "0.1.0"
@@ -16,9 +17,12 @@ __version__ = "0.1.0"
 # Importing these modules costs seconds (torch); the names are fetched when first used.
 _LAZY = {
     "ABNet": "pbnn.networks",
+    "BLRNet": "pbnn.networks",
     "Certificate": "pbnn.certificates",
     "MLP": "pbnn.baselines",
     "PBGNet": "pbnn.networks",
+    "anytime": "pbnn.ensembles",
+    "binarise": "pbnn.networks",
     "certify_gibbs": "pbnn.certificates",
     "certify_vote": "pbnn.certificates",
     "fit": "pbnn.training",
@@ -27,9 +31,12 @@ _LAZY = {
 __all__ = [
     "MLP",
     "ABNet",
+    "BLRNet",
     "Certificate",
     "PBGNet",
     "__version__",
+    "anytime",
+    "binarise",
     "certify_gibbs",
     "certify_vote",
     "fit",

@@ -73,8 +73,8 @@ class BernoulliPosterior(nn.Module):
     Parameters
     ----------
     prior_mean : Tensor
-        The means θ₀ in [−1, 1], kept as a buffer. They must not depend on the points a certificate
-        is computed on.
+        The means θ₀ in [−1, 1], kept as a buffer like ρ, which tells probabilities next to 0 and 1
+        apart. They must not depend on the points a certificate is computed on.
     mean : Tensor, optional
         Where the posterior starts; by default at the prior.
 
@@ -89,7 +89,7 @@ class BernoulliPosterior(nn.Module):
     """
 
     law = "bernoulli"
-    prior_mean: Tensor
+    prior_half_logit: Tensor
 
     def __init__(self, prior_mean: Tensor, mean: Tensor | None = None) -> None:
         super().__init__()
@@ -98,17 +98,22 @@ class BernoulliPosterior(nn.Module):
             if not bool((value.abs() <= 1).all()):
                 raise ValueError(f"`{name}` must lie in [-1, 1], got {value.abs().max()}.")
         self.half_logit = nn.Parameter(torch.atanh(start.detach()))
-        self.register_buffer("prior_mean", prior_mean.detach().clone())
+        self.register_buffer("prior_half_logit", torch.atanh(prior_mean.detach()))
 
     @property
     def mean(self) -> Tensor:
         """The means θ of the signs."""
         return torch.tanh(self.half_logit)
 
+    @property
+    def prior_mean(self) -> Tensor:
+        """The means θ₀ of the prior's signs."""
+        return torch.tanh(self.prior_half_logit)
+
     def kl(self) -> Tensor:
         """KL(Q‖P) in nats, a scalar tensor; infinite where the prior excludes a sign."""
         up, down = (F.logsigmoid(side * 2 * self.half_logit) for side in (1, -1))
-        prior_up, prior_down = (torch.log((1 + side * self.prior_mean) / 2) for side in (1, -1))
+        prior_up, prior_down = (F.logsigmoid(side * 2 * self.prior_half_logit) for side in (1, -1))
         terms = _share(up, up - prior_up) + _share(down, down - prior_down)
         return terms.sum()
 
@@ -127,14 +132,12 @@ class BernoulliPosterior(nn.Module):
     @torch.no_grad()
     def adopt_as_prior(self) -> None:
         """Make the current posterior the prior: KL becomes 0. Only before certification data."""
-        self.prior_mean.copy_(self.mean)
+        self.prior_half_logit.copy_(self.half_logit)
 
 
 def _share(log_probability: Tensor, log_ratio: Tensor) -> Tensor:
-    """Probability times logarithm, 0 where the probability is 0, also in the gradient."""
-    there = log_probability > -torch.inf
-    return torch.where(
-        there,
-        torch.where(there, log_probability, 0.0).exp() * torch.where(there, log_ratio, 0.0),
-        0.0,
-    )
+    """Probability times logarithm, 0 where the probability is 0; no gradient there or where ∞."""
+    finite = log_ratio.isfinite()
+    product = torch.where(finite, log_probability, 0.0).exp() * torch.where(finite, log_ratio, 0.0)
+    limit = torch.where(log_probability > -torch.inf, torch.inf, 0.0)
+    return torch.where(finite, product, limit)

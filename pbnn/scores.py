@@ -67,7 +67,8 @@ def probability_correct(scores: Moments, y: Tensor, step: float = TRAINING_STEP)
     tensor([0.2500])
     """
     gap, own, spread, first = _rivals(scores, y)
-    nodes = step * torch.arange(-_side(step), _side(step) + 1).to(gap)
+    side = _side(step)
+    nodes = step * torch.arange(-side, side + 1, dtype=gap.dtype, device=gap.device)
     weights = step / math.sqrt(2 * math.pi) * torch.exp(-nodes.square() / 2)
     lead, spread = gap[:, :, None] + own[:, :, None] * nodes, spread[:, :, None]
     # Certain cases get a constant before they are divided, so that no gradient meets 0/0 or inf.
@@ -138,6 +139,7 @@ def probability_correct_error(scores: Moments, y: Tensor, step: float) -> Tensor
     >>> bool(probability_correct_error(scores, torch.tensor([3]), 1 / 4) < 1e-13)
     True
     """
+    check_scores(scores, y)
     if scores.mean.dtype != torch.float64:
         raise TypeError(f"`scores` must be float64 for a stated error, got {scores.mean.dtype}.")
     nodes, classes = 2 * _side(step) + 1, scores.mean.shape[1]

@@ -63,7 +63,7 @@ class Config:
     preset: Literal["quick", "cpu", "gpu"] = "quick"
     """quick: ten minutes; cpu: all of MNIST and a small network on CIFAR-10; gpu: the paper's."""
     datasets: tuple[str, ...] | None = None
-    """Of the preset's data sets; all of them by default."""
+    """Of the preset's data sets, or digits; all of the preset's by default."""
     methods: tuple[str, ...] = tuple(METHODS)
     """Of real, pbnet, pbnet_s, pbnet_s_uniform, pbnet_s_no_norm."""
     seeds: int | None = None
@@ -86,7 +86,8 @@ class Config:
     """Make tables and figures again from the CSV files."""
 
     def __post_init__(self) -> None:
-        for name, known in (("datasets", PRESETS[self.preset]), ("methods", METHODS)):
+        datasets = {*PRESETS[self.preset], "digits"}
+        for name, known in (("datasets", datasets), ("methods", {*METHODS})):
             if odd := set(getattr(self, name) or ()) - set(known):
                 raise ValueError(f"`{name}` must be among {sorted(known)}, got {sorted(odd)}.")
         for name in ("seeds", "threads"):

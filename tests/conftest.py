@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -36,3 +37,19 @@ def untouched_global_randomness() -> Iterator[None]:
     after = _global_random_states()
     touched = [name for name, state in before.items() if after[name] != state]
     assert not touched, f"the global random state of {touched} was changed; pass a generator"
+
+
+@pytest.fixture(scope="session")
+def assert_moments() -> Callable[[Any, Any], None]:
+    """Mean and variance of draws (over dimension 0) lie within five standard errors."""
+
+    def check(draws: Any, expected: Any, errors: float = 5) -> None:
+        mean, var = draws.mean(0), draws.var(0)
+        fourth = (draws - mean).pow(4).mean(0)
+        spread = ((fourth - var.square()).clamp(min=0) / len(draws)).sqrt()
+        error = (var / len(draws)).sqrt()
+        # What is known is summed with rounding; the variance is taken about the mean of the draws.
+        assert ((mean - expected.mean).abs() <= errors * error + 1e-11).all()
+        assert ((var - expected.var).abs() <= errors * spread + (errors * error) ** 2 + 1e-11).all()
+
+    return check

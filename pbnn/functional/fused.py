@@ -55,7 +55,8 @@ def normalised_sign(
     (tensor([[-0.3830],
             [ 0.3170]]), tensor([7.]))
     """
-    var = x.var.expand(len(x.var), *x.mean.shape[1:])
+    var = x.variances()
+    var = var.expand(len(var), *x.mean.shape[1:])
     given = (None, None) if statistics is None else statistics
     mean, *used = _NormalisedSign.apply(x.mean, var, gamma, beta, *given, eps, window)
     return Signs(mean), Statistics(*used)

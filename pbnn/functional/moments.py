@@ -26,6 +26,10 @@ class Moments(NamedTuple):
     mean: Tensor
     var: Tensor
 
+    def variances(self) -> Tensor:
+        """The variances, with as many axes as the means."""
+        return self.var[(None,) * (self.mean.ndim - self.var.ndim)]
+
 
 class Signs(NamedTuple):
     """Independent random signs, given by their means in [−1, 1]; their second moment is 1.

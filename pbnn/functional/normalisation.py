@@ -46,7 +46,9 @@ def batch_statistics(x: Moments | Tensor) -> Statistics:
     if mean.numel() == mean.shape[1]:
         raise ValueError("`x` must hold at least two units a channel, got one.")
     var, centre = torch.var_mean(mean, axes)
-    return Statistics(centre, var if isinstance(x, Tensor) else var + x.var.mean(axes))
+    if not isinstance(x, Tensor):
+        var = var + x.variances().mean(axes)
+    return Statistics(centre, var)
 
 
 def batch_norm(
@@ -85,8 +87,8 @@ def threshold(statistics: Statistics, gamma: Tensor, beta: Tensor, eps: float) -
 
     .. math::
         \operatorname{sgn}(\hat a) = +1 \iff \begin{cases}
-        a \ge m - \beta \sqrt{v + \epsilon} / \gamma & \gamma > 0 \
-        a \le m - \beta \sqrt{v + \epsilon} / \gamma & \gamma < 0 \
+        a \ge m - \beta \sqrt{v + \epsilon} / \gamma & \gamma > 0 \\
+        a \le m - \beta \sqrt{v + \epsilon} / \gamma & \gamma < 0 \\
         \beta \ge 0 & \gamma = 0
         \end{cases}
 

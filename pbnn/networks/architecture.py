@@ -57,7 +57,8 @@ def parse(architecture: str) -> tuple[Stage, ...]:
         if layer := _LAYER.fullmatch(part):
             times, width, kernel = (int(number or 0) for number in layer.groups())
             stage = Stage(width, kernel)
-            _check(width > 0 and (kernel % 2 == 1 or layer[3] is None), architecture, part)
+            _check(width > 0 and (times > 0 or layer[1] is None), architecture, part)
+            _check(kernel % 2 == 1 or layer[3] is None, architecture, part)
             _check(not (kernel and stages and not stages[-1].kernel), architecture, part)
             stages += [stage] * max(times, 1)
         else:

@@ -128,6 +128,11 @@ class BLRNet(nn.Module):
         # Convolutions are fastest with their channels side by side, and so are normalised signs.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.layers()[-1].layer.weight.prior_mean)
+
     def layers(self) -> list[Block]:
         """The blocks, from the input to the scores."""
         return list(self.blocks)  # type: ignore[arg-type]
@@ -170,8 +175,13 @@ class BLRNet(nn.Module):
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Images with their channels side by side in memory."""
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+    """Images with their channels side by side in memory, which is where convolutions are fast."""
+    if x.ndim != 4:
+        return x
+    _, channels, height, width = x.shape
+    # Of a single channel torch keeps the strides of the other format, and would go on in that.
+    strides = (channels * height * width, 1, channels * width, channels)
+    return x.contiguous(memory_format=torch.channels_last).as_strided(x.shape, strides)
 
 
 def product_of(stage: Stage, padding_value: float = 0.0) -> Dense | Convolution:
