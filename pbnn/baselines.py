@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from pbnn.functional import Moments, hard_sign
 from pbnn.layers import xavier_normal
@@ -119,10 +120,12 @@ class RealNet(nn.Module):
 
     @staticmethod
     def _layer(shape: tuple[int, ...], make: dict[str, Any]) -> nn.Conv2d | nn.Linear:
+        # Without torch's own initialisation, which draws from the global generator.
+        make = make | {"bias": False, "device": make["device"] or "cpu"}
         if len(shape) == 2:
-            return nn.Linear(shape[1], shape[0], bias=False, **make)
+            return skip_init(nn.Linear, shape[1], shape[0], **make)
         kernel = shape[2]
-        return nn.Conv2d(shape[1], shape[0], kernel, padding=kernel // 2, bias=False, **make)
+        return skip_init(nn.Conv2d, shape[1], shape[0], kernel, padding=kernel // 2, **make)
 
     def forward(self, x: Tensor) -> Moments:
         """Scores (n, classes) without variance, for the losses of a `BLRNet`."""

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from pbnn.functional.moments import Moments, Signs
 from pbnn.functional.normalisation import Statistics
 
-CACHED = 2**16
+CACHED = 2**18
 """Numbers of an intermediate table on a CPU, so that the passes over it stay in the cache."""
 
 
@@ -90,11 +90,8 @@ class _NormalisedSign(torch.autograd.Function):
             if window == 1:
                 torch.erf(t, out=out[part])
             else:
-                _, *rest = down = _windows(t.erfc_().mul_(0.5), window)
-                product = down[0].clone()
-                for each in rest:
-                    product *= each
-                out[part] = product.mul_(-2).add_(1)
+                down = _by_place(t, window).contiguous().erfc_().mul_(0.5)
+                out[part] = down.flatten(0, 1).prod(0).mul_(-2).add_(1)
         ctx.save_for_backward(units, variances, scale, shift, centre, spread)
         ctx.eps, ctx.window = eps, window
         ctx.mark_non_differentiable(centre, spread)
@@ -191,29 +188,33 @@ def _argument(mean: Tensor, var: Tensor, scale: Tensor, shift: Tensor) -> tuple[
     return t, inverse.expand_as(t)
 
 
-def _windows(x: Tensor, window: int) -> list[Tensor]:
-    """Views of (n, height, width, channels), one for each place in a window."""
-    height, width = (size // window * window for size in x.shape[1:3])
-    return [
-        x[:, row:height:window, column:width:window]
-        for row in range(window)
-        for column in range(window)
-    ]
+def _by_place(x: Tensor, window: int) -> Tensor:
+    """A view (window, window, n, height, width, channels): the places in a window come first."""
+    height, width = (size // window for size in x.shape[1:3])
+    whole = x[:, : height * window, : width * window]
+    places = whole.unflatten(2, (width, window)).unflatten(1, (height, window))
+    return places.permute(2, 4, 0, 1, 3, 5)
 
 
 def _slope_of_sign(t: Tensor, slope: Tensor, window: int) -> Tensor:
     """Derivative with respect to t: that of erf, times the chance that all others are −1."""
-    curve = (t * t).neg_().exp_().mul_(2 / math.sqrt(math.pi))
     if window == 1:
-        return curve.mul_(slope)
-    factor = torch.zeros_like(t)
-    down, places = _windows(torch.erfc(t).mul_(0.5), window), _windows(factor, window)
+        return _bell(t).mul_(slope)
+    found = torch.zeros_like(t)
+    places = _by_place(t, window).contiguous().flatten(0, 1)
+    down, factor = torch.erfc(places).mul_(0.5), _bell(places)
     before = slope
-    for each, place in zip(down, places, strict=True):
-        place.copy_(before)
+    for each, mine in zip(down, factor, strict=True):
+        mine *= before
         before = before * each
     after = down[-1]
-    for each, place in zip(down[-2::-1], places[-2::-1], strict=True):
-        place.mul_(after)
+    for each, mine in zip(down[:-1].flip(0), factor.unbind()[-2::-1], strict=True):
+        mine *= after
         after = after * each
-    return curve.mul_(factor)
+    _by_place(found, window).copy_(factor.unflatten(0, (window, window)))
+    return found
+
+
+def _bell(t: Tensor) -> Tensor:
+    """The derivative of erf."""
+    return (t * t).neg_().exp_().mul_(2 / math.sqrt(math.pi))
