@@ -12,15 +12,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from pbnn.baselines import MLP
+from pbnn.baselines import MLP, RealNet
 from pbnn.files import check_schema_version, write_atomic
-from pbnn.networks import ABNet, PBGNet, SignNetwork
+from pbnn.networks import ABNet, BLRNet, PBGNet, SignNetwork
 from pbnn.objectives import Objective
 
 SCHEMA_VERSION = 1
 """Of checkpoints."""
 
-NETWORKS: dict[str, type[SignNetwork] | type[MLP]] = {"PBGNet": PBGNet, "ABNet": ABNet, "MLP": MLP}
+Network = SignNetwork | BLRNet | MLP | RealNet
+NETWORKS: dict[str, Callable[..., Network]] = {
+    network.__name__: network for network in (PBGNet, ABNet, BLRNet, MLP, RealNet)
+}
 """Network by the name a checkpoint gives."""
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
@@ -102,7 +105,8 @@ def fit(
         One row an epoch: epoch, objective, risk, and for a bound kl and C.
     """
     objective.check(x, y)
-    steps = config.epochs * math.ceil(len(x) / config.batch)
+    sizes = batch_sizes(len(x), config.batch)
+    steps = config.epochs * len(sizes)
     optimiser = torch.optim.Adam(objective.parameters(), lr=config.learning_rate)
     # A tenth of ten steps would put the peak on the first step, where OneCycleLR divides by zero.
     rise = 0.2 if steps == 10 else 0.1
@@ -114,7 +118,7 @@ def fit(
     def minimise(points: Tensor, epoch: int) -> float:
         """One pass over the points; returns its mean risk, the epoch's only synchronisation."""
         total = torch.zeros((), dtype=torch.float64, device=x.device)
-        order = torch.randperm(len(x), generator=generator).to(x.device).split(config.batch)
+        order = torch.randperm(len(x), generator=generator).to(x.device).split(sizes)
         for batch, index in enumerate(order):
             weight = kl_weight((epoch * len(order) + batch + 1) / steps, config.kl_warmup)
             loss, risk = batch_loss(points[index], y[index], weight)
@@ -206,6 +210,22 @@ def fit_best_of(
     return best_curve
 
 
+def batch_sizes(n: int, batch: int) -> list[int]:
+    """Points of each batch of an epoch; one left over joins the last batch.
+
+    A batch of a single point has no variance to normalise by.
+
+    Examples
+    --------
+    >>> batch_sizes(10, 4), batch_sizes(9, 4), batch_sizes(1, 4)
+    ([4, 4, 2], [4, 5], [1])
+    """
+    sizes = [min(batch, n - start) for start in range(0, n, batch)]
+    if len(sizes) > 1 and sizes[-1] == 1 < batch:
+        sizes[-2:] = [sizes[-2] + 1]
+    return sizes
+
+
 def kl_weight(share: float, warmup: float) -> float:
     """Weight of the KL after a share of the training: a ramp from 0 to 1 over `warmup`.
 
@@ -259,12 +279,12 @@ class ProgressBar:
             self.bar.update()
 
 
-def save_checkpoint(path: str | os.PathLike[str], network: SignNetwork | MLP) -> None:
+def save_checkpoint(path: str | os.PathLike[str], network: Network) -> None:
     """Write posterior, prior and frozen statistics as safetensors, with the configuration."""
     write_atomic(path, checkpoint_bytes(network))
 
 
-def checkpoint_bytes(network: SignNetwork | MLP) -> bytes:
+def checkpoint_bytes(network: Network) -> bytes:
     """The content of a checkpoint file, for a process that does not write it itself."""
     from safetensors.torch import save
 
@@ -274,14 +294,17 @@ def checkpoint_bytes(network: SignNetwork | MLP) -> bytes:
         "config": network.config,
     }
     # Not by save_file, which leaves a file that nobody else may read.
-    content: bytes = save(snapshot(network), metadata={"pbnn": json.dumps(header)})
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    content: bytes = save(state, metadata={"pbnn": json.dumps(header)})
     return content
 
 
 def load_checkpoint(
     path: str | os.PathLike[str], *, device: torch.device | str = "cpu"
-) -> SignNetwork | MLP:
+) -> Network:
     """Rebuild a network from `save_checkpoint`; nothing is unpickled.
+
+    A network that draws in a pass gets a `source` of seed 0: set it before training goes on.
 
     Raises
     ------
@@ -303,10 +326,12 @@ def load_checkpoint(
     if header.get("network") not in sorted(NETWORKS):
         raise ValueError(f"{path}: `network` must be one of {sorted(NETWORKS)}, got {header}.")
     try:
-        dtype = state["shift"].dtype
-        network = NETWORKS[header["network"]](
-            **header["config"], generator=torch.Generator(), device=device, dtype=dtype
-        )
+        make: dict[str, Any] = {"generator": torch.Generator(), "device": device}
+        floats = (value.dtype for value in state.values() if value.is_floating_point())
+        make["dtype"] = next(floats, None)
+        if header["network"] == "BLRNet":
+            make["source"] = torch.Generator(device).manual_seed(0)
+        network = NETWORKS[header["network"]](**header["config"], **make)
         network.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: the tensors do not fit the configuration: {error}.") from error

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pbnn.baselines import MLP
-from pbnn.networks import ABNet, PBGNet, fingerprint
+from pbnn.baselines import MLP, RealNet
+from pbnn.networks import ABNet, BLRNet, PBGNet, fingerprint
 from pbnn.seeding import generator
 from pbnn.training import (
     SCHEMA_VERSION,
@@ -72,6 +72,43 @@ def test_a_checkpoint_brings_back_every_bit(net, tmp_path):
     other = path.with_name("other")
     other.touch()
     assert path.stat().st_mode == other.stat().st_mode
+
+
+@pytest.mark.parametrize("options", [{}, {"law": "gaussian", "batch_norm": False}])
+@pytest.mark.parametrize("activation", ["analytic", "concrete"])
+def test_a_checkpoint_brings_back_a_network_of_images(options, activation, tmp_path):
+    made = {"generator": generator(0, "net"), "dtype": torch.float64}
+    net = BLRNet(
+        IMAGE, CODE, activation=activation, source=generator(0, "source"), **options, **made
+    )
+    images = torch.randn(6, *IMAGE, generator=generator(0, "x"), dtype=torch.float64)
+    net(images)  # moves the running statistics
+    net.adopt_as_prior()
+    with torch.no_grad():
+        for number, parameter in enumerate(net.parameters(), start=1):
+            parameter.add_(number / 30)
+    save_checkpoint(tmp_path / "net", net)
+    back = load_checkpoint(tmp_path / "net")
+    assert type(back) is BLRNet
+    assert back.config == net.config
+    assert same_state(back, net)
+    assert back.kl() == net.kl() > 0
+    for one, other in zip(back.eval()(images), net.eval()(images), strict=True):
+        assert torch.equal(one, other)
+    back.train()(images)
+
+
+def test_a_checkpoint_brings_back_a_real_network(tmp_path):
+    net = RealNet(IMAGE, CODE, generator=generator(0, "net"))
+    images = torch.randn(6, *IMAGE, generator=generator(0, "x"))
+    net(images)
+    save_checkpoint(tmp_path / "net", net)
+    back = load_checkpoint(tmp_path / "net")
+    assert type(back) is RealNet
+    assert torch.equal(back.eval()(images).mean, net.eval()(images).mean)
+
+
+IMAGE, CODE = (2, 8, 8), "4C3-MP2-5FC-SM3"
 
 
 def test_the_header_of_a_checkpoint_is_json(tmp_path):
