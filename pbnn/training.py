@@ -299,9 +299,7 @@ def checkpoint_bytes(network: Network) -> bytes:
     return content
 
 
-def load_checkpoint(
-    path: str | os.PathLike[str], *, device: torch.device | str = "cpu"
-) -> Network:
+def load_checkpoint(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Network:
     """Rebuild a network from `save_checkpoint`; nothing is unpickled.
 
     A network that draws in a pass gets a `source` of seed 0: set it before training goes on.
