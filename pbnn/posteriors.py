@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,9 +46,9 @@ class GaussianPosterior(nn.Module):
         r"""KL(Q‖P) in nats, :math:`\tfrac12 \lVert \theta - \mu \rVert^2`, a scalar tensor."""
         return (self.mean - self.prior_mean).square().sum() / 2
 
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """One draw of the weights, shaped like the mean."""
-        like = self.mean
+    def sample(self, generator: torch.Generator, draws: int | None = None) -> Tensor:
+        """One draw of the weights, shaped like the mean, or a stack of several."""
+        like = _stacked(self.mean, draws)
         return like + torch.randn(
             like.shape, generator=generator, dtype=like.dtype, device=like.device
         )
@@ -117,13 +119,28 @@ class BernoulliPosterior(nn.Module):
         terms = _share(up, up - prior_up) + _share(down, down - prior_down)
         return terms.sum()
 
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """One draw of the signs, shaped like the means."""
-        return sample_signs(self.mean, generator)
+    def sample(self, generator: torch.Generator, draws: int | None = None) -> Tensor:
+        """One draw of the signs, shaped like the means, or a stack of several."""
+        return sample_signs(_stacked(self.mean, draws), generator)
 
     def mode(self) -> Tensor:
         """The most probable signs; +1 where both are as probable."""
         return hard_sign(self.half_logit)
+
+    @torch.no_grad()
+    def sharpen(self, factor: float) -> None:
+        """Multiply ρ by a positive factor: above 1 every sign becomes more certain, none changes.
+
+        Examples
+        --------
+        >>> q = BernoulliPosterior(torch.tensor([0.5, 0.0]))
+        >>> q.sharpen(2.0)
+        >>> q.mean
+        tensor([0.8000, 0.0000], grad_fn=<TanhBackward0>)
+        """
+        if not 0 < factor < math.inf:
+            raise ValueError(f"`factor` must be positive and finite, got {factor}.")
+        self.half_logit.mul_(factor)
 
     def ternary(self) -> Tensor:
         """The signs of probability at least ¾, and 0 for the others."""
@@ -133,6 +150,10 @@ class BernoulliPosterior(nn.Module):
     def adopt_as_prior(self) -> None:
         """Make the current posterior the prior: KL becomes 0. Only before certification data."""
         self.prior_half_logit.copy_(self.half_logit)
+
+
+def _stacked(mean: Tensor, draws: int | None) -> Tensor:
+    return mean if draws is None else mean.expand(draws, *mean.shape)
 
 
 def _share(log_probability: Tensor, log_ratio: Tensor) -> Tensor:

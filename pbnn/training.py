@@ -29,6 +29,9 @@ NETWORKS: dict[str, Callable[..., Network]] = {
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Turns the images of an epoch into new ones, drawing from the generator."""
 
+AfterStep = Callable[[int, int], None]
+"""Does something to the network, given the steps done and all of them."""
+
 
 @dataclass(frozen=True)
 class FitConfig:
@@ -77,6 +80,7 @@ def fit(
     *,
     generator: torch.Generator,
     augment: Augmentation | None = None,
+    after_step: AfterStep | None = None,
     progress: str | None = None,
 ) -> list[dict[str, float]]:
     """Train until the epochs are over or the objective has stopped falling; keep the best state.
@@ -96,6 +100,8 @@ def fit(
         A CPU generator for the order of the points and the augmentation.
     augment : callable, optional
         Makes each epoch's images from `x`.
+    after_step : callable, optional
+        Called with the number of steps done and that of all steps, as a schedule of the network.
     progress : str, optional
         Label of a progress bar; none is shown without.
 
@@ -119,13 +125,15 @@ def fit(
         """One pass over the points; returns its mean risk, the epoch's only synchronisation."""
         total = torch.zeros((), dtype=torch.float64, device=x.device)
         order = torch.randperm(len(x), generator=generator).to(x.device).split(sizes)
-        for batch, index in enumerate(order):
-            weight = kl_weight((epoch * len(order) + batch + 1) / steps, config.kl_warmup)
+        for step, index in enumerate(order, start=epoch * len(order) + 1):
+            weight = kl_weight(step / steps, config.kl_warmup)
             loss, risk = batch_loss(points[index], y[index], weight)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
             schedule.step()
+            if after_step is not None:
+                after_step(step, steps)
             total += risk.double() * len(index)
         return total.item() / len(x)
 

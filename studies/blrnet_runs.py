@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pbnn.environment import environment
 from pbnn.functional import mean_of
 from pbnn.networks import BinaryNetwork, BLRNet, binarise, transfer
 from pbnn.objectives import RiskObjective
+from pbnn.posteriors import BernoulliPosterior
 from pbnn.seeding import generator
 from pbnn.training import FitConfig, fit
 from pbnn.uncertainty import (
@@ -43,7 +45,7 @@ RE_ESTIMATED_ON = 20 * 128
 """Training images behind the batch statistics of a binary network: twenty batches."""
 OUTSIDE = {"mnist": "fashion_mnist", "fashion_mnist": "mnist"}
 """What is out of the distribution of a data set."""
-SHIFTS = AffineRange(rotation=0.1, scale=0.06, shear=0.08, shift=1 / 14)
+SHIFTS = AffineRange(rotation=0.08, scale=0.05, shear=0.05, shift=1 / 18)
 AT_ONCE = 500
 CURVE_POINTS = 60
 
@@ -113,8 +115,23 @@ def trained(
         fit(RiskObjective(real, "cross_entropy"), x, y, few, **more)
         transfer(real, network)
     config = FitConfig(cell["epochs"], cell["batch"], cell["learning_rate"])
-    curve = fit(RiskObjective(network, cell["loss"]), x, y, config, **more)
+    sharpen = functools.partial(sharpened, network, cell["sharpening"])
+    objective = RiskObjective(network, cell["loss"])
+    curve = fit(objective, x, y, config, after_step=sharpen, **more)
     return network.eval(), training_rows(curve)
+
+
+def sharpened(network: BLRNet, factor: float, step: int, steps: int) -> None:
+    """Make signs more certain by this factor in all, step by step in the second half of training.
+
+    What is deployed is one network, and the nearer to one the posterior is in the end, the less is
+    lost.
+    """
+    if step > steps // 2:
+        for block in network.layers():
+            weight = block.layer.weight
+            assert isinstance(weight, BernoulliPosterior)
+            weight.sharpen(factor ** (1 / (steps - steps // 2)))
 
 
 def augmentation(images: Tensor, source: Generator) -> Tensor:

@@ -86,7 +86,7 @@ def test_draws_have_the_means_and_are_independent():
     q, count, source = moved_posterior(), 100_000, generator(0, "draws")
     with torch.no_grad():
         mean = q.mean.flatten()
-        draws = torch.stack([q.sample(source) for _ in range(count)]).flatten(1)
+        draws = q.sample(source, count).flatten(1)
     assert draws.unique().tolist() == [-1, 1]
     var = 1 - mean.square()
     assert ((draws.mean(0) - mean).abs() <= 5 * (var / count).sqrt()).all()

@@ -117,8 +117,8 @@ def test_the_weights_of_a_datum_are_drawn_from_the_posterior(product, shape):
 def test_a_datum_meets_its_own_weights_only(law):
     """Different inputs: each row is what its weights make of it, as in a batch of one."""
     layer = layer_of(law, Convolution(2, 1, -1, 2), 4, 1, 3, 3)
-    x, source = normal(6, 2, 5, 5, of="x"), generator(0, "draw")
-    expected = torch.cat([layer.sample(x[i : i + 1], source) for i in range(6)])
+    x, draws = normal(6, 2, 5, 5, of="x"), layer.weight.sample(generator(0, "draw"), 6)
+    expected = torch.cat([layer.product(x[i : i + 1], draws[i]) for i in range(6)])
     found = layer.sample(x, generator(0, "draw"), "datum")
     torch.testing.assert_close(found, expected)
 

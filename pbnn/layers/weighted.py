@@ -94,12 +94,15 @@ class StochasticLayer(nn.Module):
         generator: torch.Generator,
         fresh: Literal["batch", "datum"] = "batch",
     ) -> Tensor:
-        """Pre-activations of known inputs under one draw of the weights for all, or one each."""
+        """Pre-activations of known inputs under one draw of the weights for all, or one each.
+
+        With "datum" as many weights as points times weights are held at once.
+        """
         if fresh == "batch":
             return self.product(x, self.weight.sample(generator))
         if fresh != "datum":
             raise ValueError(f"`fresh` must be 'batch' or 'datum', got {fresh!r}.")
-        draws = torch.stack([self.weight.sample(generator) for _ in range(len(x))])
+        draws = self.weight.sample(generator, len(x))
         each: Tensor = torch.vmap(self.product)(x[:, None], draws)
         return each.squeeze(1)
 
