@@ -46,7 +46,7 @@ ONLY = {
     "study": {"environment"},
     "reporting": {"files"},
 }
-LATE = {"dask", "distributed", "pooch", "safetensors", "tqdm", "tyro"}
+LATE = {"PIL", "dask", "distributed", "pooch", "safetensors", "tqdm", "tyro"}
 HEAVY = {"dask", "distributed", "matplotlib", "pandas", "pooch", "scipy.stats", "sklearn"}
 
 

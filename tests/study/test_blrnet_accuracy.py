@@ -10,6 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
+from pbnn.networks import BLRNet
+from pbnn.seeding import generator
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
@@ -60,6 +63,18 @@ def test_the_anytime_ensemble_at_level_0_is_the_full_one(finished):
     assert row["anytime_0_differs"] == 0
     assert row["anytime_0_error"] == pytest.approx(row["ensemble_16"], abs=1e-12)
     assert 1 <= row["anytime_0.2_members"] <= row["anytime_0_members"] <= 16
+
+
+def test_signs_are_sharpened_by_the_factor_in_the_second_half():
+    network = BLRNet((1, 4, 4), "3FC-SM2", generator=generator(0, "net"))
+    before = [block.layer.weight.half_logit.clone() for block in network.layers()]
+    for step in range(1, 8):
+        blrnet_runs.sharpened(network, 2.5, step, 7)
+        if step == 3:
+            for block, old in zip(network.layers(), before, strict=True):
+                assert torch.equal(block.layer.weight.half_logit, old)
+    for block, old in zip(network.layers(), before, strict=True):
+        torch.testing.assert_close(block.layer.weight.half_logit, 2.5 * old)
 
 
 def test_a_coverage_curve_ends_with_all_examples():

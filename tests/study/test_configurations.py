@@ -13,7 +13,8 @@ from pbnn.data import TASKS, Task, load
 BASELINES = ["pbgnet_l", "pbgnet_l_bnd", "elbo", "fixed_c"]
 PAPER = ["ads", "adult", "mnist17", "mnist49", "mnist56", "mnistLH"]
 TABLES = {"ads", "adult", "breast_cancer"}
-DATASETS = [name for name in TASKS if name not in ("mnist", "digits", "fashion_mnist")]
+TEN_OR_MORE_CLASSES = {"mnist", "digits", "fashion_mnist", "cifar10", "cifar100"}
+DATASETS = [name for name in TASKS if name not in TEN_OR_MORE_CLASSES]
 
 
 @pytest.mark.parametrize(
