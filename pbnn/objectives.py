@@ -153,6 +153,8 @@ class BoundObjective(LossObjective):
 
     It speaks of the mean of the loss it is made of. With "linear" or "gibbs", where these are
     exact, that is the risk of the random network; with a scaled cross-entropy it is no error rate.
+    Parameters that have no part in `kl()` move for free: of a network with batch normalisation it
+    is a surrogate unless every `StochasticBatchNorm` is frozen beforehand.
 
     Parameters
     ----------

@@ -114,10 +114,12 @@ class BernoulliPosterior(nn.Module):
 
     def kl(self) -> Tensor:
         """KL(Q‖P) in nats, a scalar tensor; infinite where the prior excludes a sign."""
-        up, down = (F.logsigmoid(side * 2 * self.half_logit) for side in (1, -1))
-        prior_up, prior_down = (F.logsigmoid(side * 2 * self.prior_half_logit) for side in (1, -1))
-        terms = _share(up, up - prior_up) + _share(down, down - prior_down)
-        return terms.sum()
+        # In float64: terms of weights that have hardly moved cancel, and a sum of many adds up.
+        mine, prior = 2 * self.half_logit.double(), 2 * self.prior_half_logit.double()
+        up, down = F.logsigmoid(mine), F.logsigmoid(-mine)
+        ratios = up - F.logsigmoid(prior), down - F.logsigmoid(-prior)
+        terms = _share(up, ratios[0]) + _share(down, ratios[1])
+        return terms.sum().clamp_min(0).to(self.half_logit)
 
     def sample(self, generator: torch.Generator, draws: int | None = None) -> Tensor:
         """One draw of the signs, shaped like the means, or a stack of several."""
@@ -160,5 +162,6 @@ def _share(log_probability: Tensor, log_ratio: Tensor) -> Tensor:
     """Probability times logarithm, 0 where the probability is 0; no gradient there or where ∞."""
     finite = log_ratio.isfinite()
     product = torch.where(finite, log_probability, 0.0).exp() * torch.where(finite, log_ratio, 0.0)
-    limit = torch.where(log_probability > -torch.inf, torch.inf, 0.0)
+    limit = torch.where(log_ratio.isnan(), torch.nan, torch.inf)
+    limit = torch.where(log_probability == -torch.inf, 0.0, limit)
     return torch.where(finite, product, limit)

@@ -126,7 +126,8 @@ def probability_correct_error(scores: Moments, y: Tensor, step: float) -> Tensor
     Raises
     ------
     TypeError, ValueError
-        As for `probability_correct`; a TypeError too for scores that are not float64.
+        As for `probability_correct`; a TypeError too for scores that are not float64, a ValueError
+        for means that are not finite, variances that are not or are negative.
 
     References
     ----------
@@ -140,8 +141,15 @@ def probability_correct_error(scores: Moments, y: Tensor, step: float) -> Tensor
     True
     """
     check_scores(scores, y)
-    if scores.mean.dtype != torch.float64:
-        raise TypeError(f"`scores` must be float64 for a stated error, got {scores.mean.dtype}.")
+    if {part.dtype for part in scores} != {torch.float64}:
+        got = " and ".join(str(part.dtype) for part in scores)
+        raise TypeError(f"`scores` must be float64 for a stated error, got {got}.")
+    if not all(bool(part.isfinite().all()) for part in scores) or bool((scores.var < 0).any()):
+        raise ValueError(
+            "`scores` must have finite means and finite variances of at least 0, got "
+            f"{int((~scores.mean.isfinite()).sum())} means that are not finite and "
+            f"{int((~(scores.var >= 0) | scores.var.isinf()).sum())} such variances."
+        )
     nodes, classes = 2 * _side(step) + 1, scores.mean.shape[1]
     smooth = 1 / torch.sinh(2 * math.pi**2 / (step**2 * _roughness(scores, y)))
     quadrature = smooth.clamp_max(step / math.sqrt(2 * math.pi))
@@ -176,6 +184,8 @@ def gibbs_loss(scores: Moments, y: Tensor) -> Tensor:
     Its mean over points is the risk of the randomised network if the scores of a point really are
     independent Gaussians, as for Gaussian weights that read known inputs. Behind layers whose
     moments are propagated by mean field it is a surrogate: something to train on, never to certify.
+    The step is that for training; a certificate takes `probability_correct` with `certified_step`
+    and adds `probability_correct_error`.
 
     Examples
     --------

@@ -16,6 +16,7 @@ members.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -40,8 +41,14 @@ TRAINING = {
     "learning_rate": 0.1,
     "loss": "bce",
     "sharpening": 2.5,
-    "augmented": True,
+    "real_rate": 0.003,
+    "re_estimated_on": 20 * 128,
 }
+"""Of every network; the real-valued ones at their own learning rate, by cross-entropy."""
+SHIFTS = {"rotation": 0.08, "scale": 0.05, "shear": 0.05, "shift": 1 / 18}
+"""Limits of the affine augmentation of `pbnn.augmentation`."""
+OUTSIDE = {"mnist": "fashion_mnist", "fashion_mnist": "mnist"}
+"""What is out of the distribution of a data set."""
 TINY = "16C3-MP2-32C3-MP2-128FC-SM10"
 SMALL_COLOUR = "32C3-MP2-64C3-MP2-128C3-MP2-256FC-SM10"
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -117,16 +124,20 @@ class Config:
         return self.out or REPORTS / f"{NAME}{ending}"
 
 
-def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
+def cells_of(
+    config: Config, tasks: dict[str, Task], others: dict[str, dict[str, str]]
+) -> list[Cell]:
     """Every run, the headline first: all that determines its result, and a key made of it."""
     cells = []
     for dataset, task in tasks.items():
-        splits = parts_of(task).hashes(task)
+        common = TRAINING | {"dataset": dataset, "splits": parts_of(task).hashes(task)}
+        common |= {"published_split": task.train is not None, "shifts": SHIFTS}
+        common |= {"outside": others.get(dataset)}
+        common |= {"device": torch.device(config.device).type, "threads": config.threads}
         for method, seeds in seeds_of(config, dataset).items():
             for seed in range(seeds):
-                cell = PRESETS[config.preset].get(dataset, DIGITS) | TRAINING
-                cell |= {"dataset": dataset, "method": method, "seed": seed, "splits": splits}
-                cell |= {"device": torch.device(config.device).type, "threads": config.threads}
+                cell = PRESETS[config.preset].get(dataset, DIGITS) | common
+                cell |= {"method": method, "options": METHODS[method], "seed": seed}
                 cells.append(Cell(cell_key(cell, {"sha256": task.sha256}), cell))
     return cells
 
@@ -151,7 +162,7 @@ def study(config: Config) -> Path:
     except DataUnavailable as error:
         print(f"{error}\n\nGoing on with the 8x8 digits of scikit-learn instead. NOT MNIST.\n")
         tasks, folder = {"digits": load(embedded_twin(names[0]))}, Path(f"{folder}_digits")
-    cells = cells_of(config, tasks)
+    cells = cells_of(config, tasks, outside_of(tasks, read))
     print(f"Runs: {len(cells)}, kept one by one in {folder / 'runs'}; interrupt and go on at will.")
     alone = config.workers is None and config.scheduler is None
     where = (config.data_dir, config.offline, config.device, alone)
@@ -167,6 +178,18 @@ def study(config: Config) -> Path:
     write_json(folder / "study.json", about)
     draw(folder)
     return folder
+
+
+def outside_of(tasks: Iterable[str], read: Callable[[str], Task]) -> dict[str, dict[str, str]]:
+    """By data set, the one outside its distribution, where that can be had."""
+    found = {}
+    for name in (name for name in tasks if name in OUTSIDE):
+        try:
+            sha256 = read(OUTSIDE[name]).sha256
+        except (DataUnavailable, FileNotFoundError):
+            continue
+        found[name] = {"dataset": OUTSIDE[name], "sha256": sha256}
+    return found
 
 
 def _run(cell: dict[str, Any], where: tuple[Any, ...]) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from pbnn.augmentation import AffineRange, random_affine
 from pbnn.baselines import RealNet
-from pbnn.data import DataUnavailable, Splits, Task, load, published_split, split
+from pbnn.data import Splits, Task, load, published_split, split
 from pbnn.ensembles import stopping_times
 from pbnn.environment import environment
 from pbnn.functional import mean_of
@@ -20,13 +20,14 @@ from pbnn.networks import BinaryNetwork, BLRNet, binarise, transfer
 from pbnn.objectives import RiskObjective
 from pbnn.posteriors import BernoulliPosterior
 from pbnn.seeding import generator
-from pbnn.training import FitConfig, fit
+from pbnn.training import Augmentation, FitConfig, checkpoint_bytes, fit
 from pbnn.uncertainty import (
     area_under_error_coverage,
     auroc,
     calibration_error,
     ensemble_variance,
     error_coverage,
+    fitted_temperature,
     predictive_entropy,
 )
 
@@ -41,11 +42,6 @@ METHODS: dict[str, dict[str, Any]] = {
 
 ENSEMBLES = (1, 2, 5, 16)
 ALPHAS = (0.0, 0.01, 0.05, 0.2)
-RE_ESTIMATED_ON = 20 * 128
-"""Training images behind the batch statistics of a binary network: twenty batches."""
-OUTSIDE = {"mnist": "fashion_mnist", "fashion_mnist": "mnist"}
-"""What is out of the distribution of a data set."""
-SHIFTS = AffineRange(rotation=0.08, scale=0.05, shear=0.05, shift=1 / 18)
 AT_ONCE = 500
 CURVE_POINTS = 60
 
@@ -53,7 +49,7 @@ CURVE_POINTS = 60
 def run(
     cell: dict[str, Any], data_dir: Path | None, offline: bool, device: str, progress: bool
 ) -> dict[str, Any]:
-    """A record: errors on the published test images, curves, and how long it took."""
+    """A record: errors on the test images, curves, how long it took, and the network itself."""
     torch.set_num_threads(cell["threads"])
     task = load(cell["dataset"], data_dir, offline=offline)
     parts = parts_of(task)
@@ -69,13 +65,18 @@ def run(
     if isinstance(network, RealNet):
         measures = {"propagated": error(scores_of(network, test), label)}
     else:
-        outside = outside_of(cell["dataset"], data_dir, offline, device)
-        few = x[:RE_ESTIMATED_ON]
-        measures, more = measured(cell, network, few, test, label, outside)
+        outside = None
+        if cell["outside"] is not None:
+            other = load(cell["outside"]["dataset"], data_dir, offline=offline)
+            outside = torch.from_numpy(other.x[parts_of(other).test]).to(device)
+        few = slice(cell["re_estimated_on"])
+        measures, more = measured(cell, network, x[few], y[few], test, label, outside)
         curve += more
     seconds["all"] = time.perf_counter() - began
+    measures |= {"images": len(x), "test_images": len(label)}
     about = {"hardware": environment()["hardware"], "seconds": seconds}
-    return {"measures": measures | {"images": len(x)}, "curve": curve} | about
+    files = {"safetensors": checkpoint_bytes(network)}
+    return {"measures": measures, "curve": curve, "files": files} | about
 
 
 def parts_of(task: Task) -> Splits:
@@ -87,17 +88,17 @@ def trained(
     cell: dict[str, Any], x: Tensor, y: Tensor, progress: bool
 ) -> tuple[BLRNet | RealNet, list[dict[str, Any]]]:
     """The network of a cell and the curve of its training."""
-    seed, method = cell["seed"], dict(METHODS[cell["method"]])
+    seed, options = cell["seed"], dict(cell["options"])
     make: dict[str, Any] = {"generator": generator(seed, "start"), "device": x.device}
     shape = (tuple(x.shape[1:]), cell["architecture"])
     batches = generator(seed, "batches")
     more: dict[str, Any] = {
         "generator": batches,
-        "augment": augmentation if cell["augmented"] else None,
+        "augment": augmentation(AffineRange(**cell["shifts"])) if cell["shifts"] else None,
         "progress": f"{cell['method']} {seed}" if progress else None,
     }
     real = RealNet(*shape, **make)
-    rate = 0.003
+    rate = cell["real_rate"]
     if cell["method"] == "real":
         curve = fit(
             RiskObjective(real, "cross_entropy"),
@@ -107,9 +108,9 @@ def trained(
             **more,
         )
         return real.eval(), training_rows(curve)
-    pretrained = method.pop("pretrained", False)
+    pretrained = options.pop("pretrained", False)
     source = generator(seed, "signs", device=x.device)
-    network = BLRNet(*shape, **method, **make, source=source)
+    network = BLRNet(*shape, **options, **make, source=source)
     if pretrained:
         few = FitConfig(cell["pretraining"], cell["batch"], rate)
         fit(RiskObjective(real, "cross_entropy"), x, y, few, **more)
@@ -134,9 +135,9 @@ def sharpened(network: BLRNet, factor: float, step: int, steps: int) -> None:
             weight.sharpen(factor ** (1 / (steps - steps // 2)))
 
 
-def augmentation(images: Tensor, source: Generator) -> Tensor:
+def augmentation(limits: AffineRange) -> Augmentation:
     """Images moved a little, each in its own way."""
-    return random_affine(images, source, SHIFTS)
+    return lambda images, source: random_affine(images, source, limits)
 
 
 def training_rows(curve: list[dict[str, float]]) -> list[dict[str, Any]]:
@@ -148,14 +149,21 @@ def measured(
     cell: dict[str, Any],
     network: BLRNet,
     few: Tensor,
+    few_labels: Tensor,
     test: Tensor,
     label: Tensor,
     outside: Tensor | None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Errors of everything a posterior can be turned into, and the curves of its ensemble."""
+    """Errors of everything a posterior can be turned into, and the curves of its ensemble.
+
+    Batch normalisation is estimated again, and temperatures are fitted, on a few training images.
+    """
     draws = generator(cell["seed"], "members", device=test.device)
     mode, ternary = binarise(network), binarise(network, "ternary").re_estimate(few)
-    propagated = scores_of(network, test).softmax(1)
+    drawn = [binarise(network, "sample", draws).re_estimate(few) for _ in range(max(ENSEMBLES))]
+    warm = fitted_temperature(scores_of(network, few), few_labels)
+    warm_drawn = fitted_temperature(scores_of(drawn[0], few), few_labels)
+    propagated = (scores_of(network, test) / warm).softmax(1)
     weights = torch.cat([block.weight.flatten() for block in ternary.layers()])
     measures: dict[str, Any] = {
         "propagated": error(propagated, label),
@@ -164,9 +172,11 @@ def measured(
         "ternary": error(scores_of(ternary, test), label),
         "zeros": float((weights == 0).double().mean()),
         "parameters": len(weights),
+        "temperature_propagated": warm,
+        "temperature": warm_drawn,
+        "re_estimated_on": len(few),
     }
-    drawn = [binarise(network, "sample", draws).re_estimate(few) for _ in range(max(ENSEMBLES))]
-    members = torch.stack([scores_of(each, test).softmax(1) for each in drawn])
+    members = probabilities(drawn, test, warm_drawn)
     single = [error(each, label) for each in members]
     measures["single"] = sum(single) / len(single)
     for size in ENSEMBLES:
@@ -182,18 +192,24 @@ def measured(
         measures[f"aurc_{name}"] = area_under_error_coverage(score, wrong)
         curve += coverage_rows(name, *error_coverage(score, wrong))
     if outside is not None:
-        beyond = torch.stack([scores_of(each, outside).softmax(1) for each in drawn])
-        found = uncertainties(scores_of(network, outside).softmax(1), beyond)
+        beyond = (scores_of(network, outside) / warm).softmax(1)
+        found = uncertainties(beyond, probabilities(drawn, outside, warm_drawn))
         measures |= {f"auroc_{name}": auroc(scores[name], found[name]) for name in scores}
     stopped, more = anytime_rows(members, label)
     return measures | stopped, curve + more
 
 
+def probabilities(members: list[BinaryNetwork], x: Tensor, temperature: float) -> Tensor:
+    """Class probabilities of each member, shape (members, n, classes)."""
+    return torch.stack([(scores_of(each, x) / temperature).softmax(1) for each in members])
+
+
 def uncertainties(propagated: Tensor, members: Tensor) -> dict[str, Tensor]:
-    """Scores that should be large where a prediction is wrong."""
+    """Scores that should be large where the ensemble's prediction is wrong."""
     mean = members.mean(0)
     return {
-        "softmax": 1 - propagated.max(1).values,
+        "propagated": 1 - propagated.max(1).values,
+        "confidence": 1 - mean.max(1).values,
         "entropy": predictive_entropy(mean),
         "variance": ensemble_variance(members),
     }
@@ -223,17 +239,6 @@ def anytime_rows(members: Tensor, label: Tensor) -> tuple[dict[str, float], list
         measures |= {f"anytime_{alpha:g}_{name}": value for name, value in figures.items()}
         rows.append({"figure": "anytime", "x": figures["members"], "y": figures["error"]})
     return measures, rows
-
-
-def outside_of(dataset: str, data_dir: Path | None, offline: bool, device: str) -> Tensor | None:
-    """Test images of another data set of the same shape, if there is one."""
-    if dataset not in OUTSIDE:
-        return None
-    try:
-        task = load(OUTSIDE[dataset], data_dir, offline=offline)
-    except (DataUnavailable, FileNotFoundError):
-        return None
-    return torch.from_numpy(task.x[published_split(task).test]).to(device)
 
 
 @torch.no_grad()

@@ -172,3 +172,21 @@ def test_sharpened_odds_are_a_power_and_certainties_stay():
 def test_a_factor_that_is_not_positive_is_refused(bad):
     with pytest.raises(ValueError, match=f"`factor` must be positive and finite, got {bad}"):
         moved_posterior().sharpen(bad)
+
+
+@pytest.mark.parametrize("of", ["half_logit", "prior_half_logit"])
+def test_a_broken_posterior_or_prior_is_not_free(of):
+    q = moved_posterior()
+    getattr(q, of).data[1, 2] = math.nan
+    assert q.kl().isnan()
+
+
+def test_many_weights_that_have_hardly_moved_cost_what_they_should():
+    """In float32 their terms cancel to less than nothing."""
+    mean = uniform(200_000, of="prior", dtype=torch.float32)
+    q = BernoulliPosterior(mean)
+    with torch.no_grad():
+        q.half_logit += 1e-6
+    moved = (q.half_logit - q.prior_half_logit).double()
+    expected = ((1 - mean.double().square()) * moved.square() / 2).sum()  # Fisher's information
+    assert q.kl().item() == pytest.approx(expected.item(), rel=0.05)

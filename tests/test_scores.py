@@ -436,3 +436,22 @@ def test_the_error_is_stated_for_double_precision_only():
 def test_a_p_min_that_is_no_probability_is_refused(p_min):
     with pytest.raises(ValueError, match=rf"`p_min` must lie in \(0, 1\), got {p_min}"):
         bounded_cross_entropy(*problem(), p_min)
+
+
+@pytest.mark.parametrize("part", ["mean", "var"])
+def test_an_error_is_stated_for_float64_means_and_variances_only(part):
+    """A variance in float32 moved a probability by 7e-9 where 5e-14 was stated."""
+    scores = Moments(torch.tensor([[1.0, 0.0]]).double(), torch.tensor([[1.3, 0.7]]).double())
+    scores = scores._replace(**{part: getattr(scores, part).float()})
+    with pytest.raises(TypeError, match=r"`scores` must be float64 for a stated error"):
+        probability_correct_error(scores, torch.tensor([0]), 0.25)
+
+
+@pytest.mark.parametrize(
+    ("part", "bad"), [("mean", math.nan), ("mean", math.inf), ("var", math.inf), ("var", -1.0)]
+)
+def test_no_error_is_stated_for_scores_that_are_no_gaussians(part, bad):
+    scores = Moments(torch.zeros(2, 3).double(), torch.ones(2, 3).double())
+    getattr(scores, part)[1, 2] = bad
+    with pytest.raises(ValueError, match=r"finite means and finite variances .*, got .*1"):
+        probability_correct_error(scores, torch.tensor([0, 1]), 0.25)

@@ -18,6 +18,7 @@ from pbnn.uncertainty import (
     calibration_error,
     ensemble_variance,
     error_coverage,
+    fitted_temperature,
     predictive_entropy,
     reliability,
 )
@@ -244,3 +245,27 @@ def test_wrong_types_are_refused():
         TypeError, match=r"`probabilities` must be floating-point, got torch\.int64"
     ):
         predictive_entropy(Y)
+
+
+def test_the_temperature_that_made_the_labels_is_found():
+    scores = torch.randn(20_000, 5, generator=generator(0, "scores"), dtype=torch.float64)
+    labels = torch.multinomial((scores / 0.4).softmax(1), 1, generator=generator(0, "y"))[:, 0]
+    found = fitted_temperature(scores, labels)
+    assert found == pytest.approx(0.4, rel=0.05)
+    assert fitted_temperature(7 * scores + 3, labels) == pytest.approx(7 * found, rel=1e-4)
+
+    def loss(temperature):
+        return torch.nn.functional.cross_entropy(scores / temperature, labels)
+
+    assert loss(found) < min(loss(found * 1.01), loss(found / 1.01))
+
+
+def test_scores_that_are_always_right_are_as_good_as_votes():
+    temperature = fitted_temperature(torch.eye(3), torch.arange(3))
+    assert 1e-3 < temperature < 0.03  # a softmax of odds above e³³
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(0, 2), torch.zeros(2), torch.tensor([[math.nan, 0]])])
+def test_a_temperature_needs_finite_scores(bad):
+    with pytest.raises(ValueError, match="`scores` must be finite, of shape"):
+        fitted_temperature(bad, torch.zeros(len(bad), dtype=torch.int64))

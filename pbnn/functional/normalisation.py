@@ -92,9 +92,10 @@ def threshold(statistics: Statistics, gamma: Tensor, beta: Tensor, eps: float) -
         \beta \ge 0 & \gamma = 0
         \end{cases}
 
-    Rounded, `batch_norm` is still monotone in a, so the floats of sign +1 are all those on one side
-    of one of them. It is found by bisection of the floats with `batch_norm` itself: no formula for
-    the threshold, rounded, would agree with it on every input.
+    Of finite units, that is: ±∞ and NaN have no side. Rounded, `batch_norm` is still monotone in a,
+    so the floats of sign +1 are all those on one side of one of them. It is found by bisection of
+    the floats with `batch_norm` itself: no formula for the threshold, rounded, would agree with it
+    on every input.
 
     Returns
     -------

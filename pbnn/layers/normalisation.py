@@ -21,10 +21,11 @@ class StochasticBatchNorm(nn.Module):
     """Batch normalisation of random or known units, channel by channel.
 
     In training mode a batch is normalised by its own statistics, which also move the running ones;
-    in evaluation mode, or frozen, by the running ones. A certificate needs the latter, from data
-    that are not certification points: with its batch's statistics a prediction would depend on
-    other points. For known and for random units it is the same `pbnn.functional.batch_norm`, so it
-    has one pass, not three.
+    in evaluation mode, or frozen, by the running ones. A certificate needs the latter, and γ and β,
+    from data that are not certification points: with its batch's statistics a prediction would
+    depend on other points, and γ and β are no part of a posterior, so no KL pays for them. For
+    known and for random units it is the same `pbnn.functional.batch_norm`, so it has one pass, not
+    three.
 
     Parameters
     ----------
@@ -93,8 +94,10 @@ class StochasticBatchNorm(nn.Module):
         self._move(batch_statistics(x), 1.0)
 
     def freeze(self) -> None:
-        """Keep the running statistics from now on, in training too."""
+        """Keep the running statistics, γ and β from now on, in training too."""
         self.frozen = True
+        self.gamma.requires_grad_(False)
+        self.beta.requires_grad_(False)
 
     @torch.no_grad()
     def _move(self, new: Statistics, weight: float) -> None:

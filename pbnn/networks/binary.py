@@ -72,7 +72,8 @@ class BinaryNetwork(nn.Module):
     def fold(self) -> BinaryNetwork:
         """The same network, bit for bit, with thresholds for batch normalisation and sign.
 
-        The scores keep their normalisation.
+        That holds for pre-activations that are finite, which those of finite inputs are. The scores
+        keep their normalisation.
 
         Raises
         ------

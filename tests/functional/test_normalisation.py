@@ -200,6 +200,18 @@ def test_frozen_and_in_evaluation_the_running_statistics_serve_and_stay():
     torch.testing.assert_close(norm.statistics, batch_statistics(x))
 
 
+def test_frozen_neither_gamma_nor_beta_learns():
+    """No KL pays for them, so a bound would let them learn for free."""
+    norm, x = norm_of(), moments(6, 3)
+    norm.freeze()
+    assert not any(part.requires_grad for part in norm.parameters())
+    mean = x.mean.clone().requires_grad_()
+    for units in (norm(x._replace(mean=mean)), norm.signs(x._replace(mean=mean))):
+        units.mean.square().sum().backward()
+    assert all(part.grad is None for part in norm.parameters())
+    assert mean.grad.abs().min() > 0
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_only_in_training_does_a_point_depend_on_the_others(known):
     norm, x, other = norm_of(), moments(4, 3, 2, 2), moments(8, 3, 2, 2)

@@ -6,12 +6,15 @@ import json
 
 import blrnet_accuracy
 import blrnet_runs
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from pbnn.data import load
 from pbnn.networks import BLRNet
 from pbnn.seeding import generator
+from pbnn.training import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +43,67 @@ def test_the_table_has_a_row_for_each_method(finished):
     assert pd.isna(table.loc["real", "mode"])
 
 
-def test_no_error_is_measured_on_images_of_the_training(finished):
+@pytest.mark.parametrize("method", blrnet_runs.METHODS)
+def test_it_trains_on_the_training_images_and_measures_on_the_others(method, monkeypatch):
+    trained_on, measured_on = [], []
+    fit, error = blrnet_runs.fit, blrnet_runs.error
+
+    def watched_fit(objective, x, y, *args, **options):
+        trained_on.append((x, y))
+        return fit(objective, x, y, *args, **options)
+
+    def watched_error(scores, label):
+        measured_on.append(label)
+        return error(scores, label)
+
+    monkeypatch.setattr(blrnet_runs, "fit", watched_fit)
+    monkeypatch.setattr(blrnet_runs, "error", watched_error)
+    small = {"architecture": "4C3-MP2-8FC-SM10", "epochs": 1, "pretraining": 1}
+    for name, value in small.items():
+        monkeypatch.setitem(blrnet_accuracy.DIGITS, name, value)
+    config = blrnet_accuracy.Config(datasets=("digits",), methods=(method,))
+    task = load("digits")
+    (cell,) = blrnet_accuracy.cells_of(config, {"digits": task}, {})
+    record = blrnet_runs.run(cell.config, None, True, "cpu", False)
+    parts = blrnet_runs.parts_of(task)
+    assert not {*parts.certification.tolist()} & {*parts.test.tolist()}
+    for x, y in trained_on:
+        assert np.array_equal(x.numpy(), task.x[parts.certification])
+        assert np.array_equal(y.numpy(), task.y[parts.certification])
+    assert measured_on
+    assert all(np.array_equal(label.numpy(), task.y[parts.test]) for label in measured_on)
+    assert record["measures"]["images"] == 1347  # three quarters of 1797
+    assert record["measures"]["test_images"] == 450
+
+
+def test_the_trained_network_is_kept(finished):
     _, folder = finished
-    for path in (folder / "runs").glob("*.json"):
-        record = json.loads(path.read_text())
-        assert record["measures"]["images"] == 1347  # three quarters of 1797
+    (path,) = (p for p in (folder / "runs").glob("*.json") if "pbnet_s" in p.read_text())
+    record = json.loads(path.read_text())
+    network = load_checkpoint(path.with_suffix(".safetensors")).eval()
+    task = load("digits")
+    test = blrnet_runs.parts_of(task).test
+    scores = blrnet_runs.scores_of(network, torch.from_numpy(task.x[test]))
+    wrong = blrnet_runs.error(scores, torch.from_numpy(task.y[test]))
+    assert wrong == record["measures"]["propagated"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SHIFTS", {}),
+        ("TRAINING", {**blrnet_accuracy.TRAINING, "real_rate": 1.0}),
+        ("METHODS", {**blrnet_accuracy.METHODS, "pbnet_s": {"activation": "concrete"}}),
+        ("DIGITS", {**blrnet_accuracy.DIGITS, "epochs": 1}),
+    ],
+)
+def test_a_recipe_that_is_changed_makes_other_keys(name, value, monkeypatch):
+    config = blrnet_accuracy.Config(datasets=("digits",), methods=("pbnet_s",))
+    tasks = {"digits": load("digits")}
+    before = blrnet_accuracy.cells_of(config, tasks, {})
+    assert before == blrnet_accuracy.cells_of(config, tasks, {})
+    monkeypatch.setattr(blrnet_accuracy, name, value)
+    assert before[0].key != blrnet_accuracy.cells_of(config, tasks, {})[0].key
 
 
 def test_it_goes_on_from_its_records_and_redraws_the_same(finished, monkeypatch):
