@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pbnn.functional import hard_sign, sample_signs
+from pbnn.functional import hard_sign, sample_signs, straight_through
 
 
 class GaussianPosterior(nn.Module):
@@ -126,8 +126,8 @@ class BernoulliPosterior(nn.Module):
         return sample_signs(_stacked(self.mean, draws), generator)
 
     def mode(self) -> Tensor:
-        """The most probable signs; +1 where both are as probable."""
-        return hard_sign(self.half_logit)
+        """The most probable signs, +1 where both are so, with the gradient of the means."""
+        return straight_through(hard_sign(self.half_logit), self.mean)
 
     @torch.no_grad()
     def sharpen(self, factor: float) -> None:
@@ -143,6 +143,21 @@ class BernoulliPosterior(nn.Module):
         if not 0 < factor < math.inf:
             raise ValueError(f"`factor` must be positive and finite, got {factor}.")
         self.half_logit.mul_(factor)
+
+    @torch.no_grad()
+    def commit(self, size: float) -> None:
+        """Make every mean plus or minus `size`, whatever it was, and keep its sign.
+
+        Examples
+        --------
+        >>> q = BernoulliPosterior(torch.tensor([0.1, -0.7]))
+        >>> q.commit(0.9)
+        >>> q.mean
+        tensor([ 0.9000, -0.9000], grad_fn=<TanhBackward0>)
+        """
+        if not 0 < size < 1:
+            raise ValueError(f"`size` must lie in (0, 1), got {size}.")
+        self.half_logit.copy_(math.atanh(size) * self.mode())
 
     def ternary(self) -> Tensor:
         """The signs of probability at least ¾, and 0 for the others."""

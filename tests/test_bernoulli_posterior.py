@@ -112,7 +112,6 @@ def test_the_mode_is_the_likelier_sign_and_the_ternary_weight_the_likely_one():
     assert q.ternary().tolist() == [-1, -1, 0, 0, 0, 0, 0, 1, 1]
     chance = (1 + q.mean.abs()) / 2
     assert torch.equal(q.ternary() != 0, chance >= 0.75)
-    assert not q.mode().requires_grad
     assert q.mode().dtype == q.ternary().dtype == mean.dtype
 
 
@@ -190,3 +189,22 @@ def test_many_weights_that_have_hardly_moved_cost_what_they_should():
     moved = (q.half_logit - q.prior_half_logit).double()
     expected = ((1 - mean.double().square()) * moved.square() / 2).sum()  # Fisher's information
     assert q.kl().item() == pytest.approx(expected.item(), rel=0.05)
+
+
+def test_the_mode_has_the_gradient_of_the_means():
+    q, weight = moved_posterior(), uniform(3, 4, of="weight")
+    found, expected = (
+        torch.autograd.grad((signs * weight).sum(), q.half_logit)[0] for signs in (q.mode(), q.mean)
+    )
+    assert torch.equal(found, expected)
+
+
+def test_a_posterior_that_commits_keeps_its_mode_and_nothing_else():
+    q = BernoulliPosterior(torch.zeros(4), torch.tensor([-1.0, -0.1, 0.0, 0.99]))
+    mode = q.mode()
+    q.commit(0.9)
+    torch.testing.assert_close(q.mean.detach(), 0.9 * torch.tensor([-1.0, -1.0, 1.0, 1.0]))
+    assert torch.equal(q.mode(), mode)
+    for bad in (0.0, 1.0, -0.5, math.nan):
+        with pytest.raises(ValueError, match=rf"`size` must lie in \(0, 1\), got {bad}"):
+            q.commit(bad)

@@ -29,6 +29,7 @@ from pbnn.functional.signs import (
     sample_signs,
     sign_patterns,
 )
+from pbnn.functional.straight_through import straight_through, straight_through_sign
 
 __all__ = [
     "LAWS",
@@ -55,5 +56,7 @@ __all__ = [
     "sample_signs",
     "sign",
     "sign_patterns",
+    "straight_through",
+    "straight_through_sign",
     "threshold",
 ]

@@ -40,7 +40,7 @@ class BinaryNetwork(nn.Module):
     def __init__(self, blocks: Sequence[BinaryBlock]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
-        self.eval()
+        self.requires_grad_(False).eval()
 
     def layers(self) -> list[BinaryBlock]:
         """The blocks, from the input to the scores."""

@@ -11,10 +11,10 @@ from pbnn.functional import (
     Signs,
     Units,
     average_pool,
-    hard_sign,
     max_pool,
     max_pool_sampled,
     sign,
+    straight_through_sign,
 )
 from pbnn.layers import StochasticBatchNorm, StochasticLayer
 from pbnn.networks.architecture import Pool
@@ -37,12 +37,12 @@ class Tail(nn.Module):
         self.norm, self.pool, self.last = norm, pool, last
 
     def known(self, a: Tensor) -> Tensor:
-        """Signs, or scores, of known pre-activations."""
+        """Signs, with `straight_through_sign`'s gradient, or scores, of known pre-activations."""
         if self.norm is not None:
             a = self.norm(a)
         if self.pool is not None:
             a = (max_pool if self.pool.kind == "max" else average_pool)(a, self.pool.size)
-        return a if self.last else hard_sign(a)
+        return a if self.last else straight_through_sign(a)
 
     def analytic(self, h: Moments, draw_maximum: Generator | None = None) -> Moments | Signs:
         """Means of the signs, or moments of the scores, of random pre-activations.

@@ -20,7 +20,7 @@ POSTERIORS: dict[str, type[Posterior]] = {
 }
 """Posterior of a layer's weights by its law."""
 
-ACTIVATIONS = ("analytic", "concrete")
+ACTIVATIONS = ("analytic", "concrete", "straight_through")
 POOLINGS = ("analytic", "sampled")
 
 
@@ -30,7 +30,9 @@ class BLRNet(nn.Module):
     Each layer multiplies by random weights, normalises by `StochasticBatchNorm`, pools, and takes
     signs; the last gives the scores of the classes. PBNet hands on the probabilities of the signs,
     layer by layer; PBNet-S draws the signs while it trains, so that the next layer's inputs are
-    known and its variance costs nothing.
+    known and its variance costs nothing. Trained straight through it is no random network but the
+    most probable one of it, at the cost of a real-valued network: a start for the posterior, see
+    `BernoulliPosterior.commit`.
 
     Parameters
     ----------
@@ -40,9 +42,9 @@ class BLRNet(nn.Module):
         As in papers, see `pbnn.networks.architecture.parse`; convolutions keep the image's size.
     law : {"bernoulli", "gaussian"}
         Weights ±1 with free probabilities, or :math:`\mathcal N(\theta, 1)`.
-    activation : {"analytic", "concrete"}
-        PBNet, or PBNet-S: signs drawn in training mode by `pbnn.functional.hard_concrete`. In
-        evaluation mode both hand on probabilities.
+    activation : {"analytic", "concrete", "straight_through"}
+        PBNet, or PBNet-S: signs drawn in training mode by `pbnn.functional.hard_concrete`; or, in
+        training mode, the scores of `mode`. In evaluation mode all hand on probabilities.
     pooling : {"analytic", "sampled"}
         Maximum of independent signs, or moments of the unit that is the largest in a draw.
     batch_norm : bool
@@ -79,7 +81,7 @@ class BLRNet(nn.Module):
         architecture: str = SMALL_IMAGES,
         *,
         law: Literal["bernoulli", "gaussian"] = "bernoulli",
-        activation: Literal["analytic", "concrete"] = "analytic",
+        activation: Literal["analytic", "concrete", "straight_through"] = "analytic",
         pooling: Literal["analytic", "sampled"] = "analytic",
         batch_norm: bool = True,
         padding_value: float = 0.0,
@@ -139,6 +141,9 @@ class BLRNet(nn.Module):
 
     def forward(self, x: Tensor) -> Moments:
         """Moments of the scores, each of shape (n, classes)."""
+        if self.training and self.activation == "straight_through":
+            scores = self.mode(channels_last(x))
+            return Moments(scores, torch.zeros_like(scores))
         units: Units = channels_last(x)
         draw_maximum = self.source if self.pooling == "sampled" else None
         for block in self.layers():
@@ -159,7 +164,10 @@ class BLRNet(nn.Module):
         return x
 
     def mode(self, x: Tensor) -> Tensor:
-        """Scores (n, classes) under the most probable weights."""
+        """Scores (n, classes) under the most probable weights, with straight-through gradients.
+
+        Courbariaux, Hubara, Soudry, El-Yaniv, Bengio (2016). https://arxiv.org/abs/1602.02830
+        """
         for block in self.layers():
             x = block.mode(x)
         return x
