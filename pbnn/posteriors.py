@@ -130,21 +130,6 @@ class BernoulliPosterior(nn.Module):
         return straight_through(hard_sign(self.half_logit), self.mean)
 
     @torch.no_grad()
-    def sharpen(self, factor: float) -> None:
-        """Multiply ρ by a positive factor: above 1 every sign becomes more certain, none changes.
-
-        Examples
-        --------
-        >>> q = BernoulliPosterior(torch.tensor([0.5, 0.0]))
-        >>> q.sharpen(2.0)
-        >>> q.mean
-        tensor([0.8000, 0.0000], grad_fn=<TanhBackward0>)
-        """
-        if not 0 < factor < math.inf:
-            raise ValueError(f"`factor` must be positive and finite, got {factor}.")
-        self.half_logit.mul_(factor)
-
-    @torch.no_grad()
     def commit(self, size: float) -> None:
         """Make every mean plus or minus `size`, whatever it was, and keep its sign.
 

@@ -29,9 +29,6 @@ NETWORKS: dict[str, Callable[..., Network]] = {
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Turns the images of an epoch into new ones, drawing from the generator."""
 
-AfterStep = Callable[[int, int], None]
-"""Does something to the network, given the steps done and all of them."""
-
 
 @dataclass(frozen=True)
 class FitConfig:
@@ -80,7 +77,6 @@ def fit(
     *,
     generator: torch.Generator,
     augment: Augmentation | None = None,
-    after_step: AfterStep | None = None,
     progress: str | None = None,
 ) -> list[dict[str, float]]:
     """Train until the epochs are over or the objective has stopped falling; keep the best state.
@@ -100,8 +96,6 @@ def fit(
         A CPU generator for the order of the points and the augmentation.
     augment : callable, optional
         Makes each epoch's images from `x`.
-    after_step : callable, optional
-        Called with the number of steps done and that of all steps, as a schedule of the network.
     progress : str, optional
         Label of a progress bar; none is shown without.
 
@@ -132,8 +126,6 @@ def fit(
             loss.backward()
             optimiser.step()
             schedule.step()
-            if after_step is not None:
-                after_step(step, steps)
             total += risk.double() * len(index)
         return total.item() / len(x)
 

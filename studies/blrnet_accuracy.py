@@ -40,8 +40,10 @@ TRAINING = {
     "batch": 128,
     "learning_rate": 0.1,
     "loss": "bce",
-    "sharpening": 2.5,
     "real_rate": 0.003,
+    "binary_rate": 0.01,
+    "posterior_rate": 0.02,
+    "committed": 0.95,
     "re_estimated_on": 20 * 128,
 }
 """Of every network; the real-valued ones at their own learning rate, by cross-entropy."""
@@ -51,28 +53,42 @@ OUTSIDE = {"mnist": "fashion_mnist", "fashion_mnist": "mnist"}
 """What is out of the distribution of a data set."""
 TINY = "16C3-MP2-32C3-MP2-128FC-SM10"
 SMALL_COLOUR = "32C3-MP2-64C3-MP2-128C3-MP2-256FC-SM10"
+
+
+def stages(real: int, binary: int, posterior: int) -> dict[str, int]:
+    """Epochs of the real-valued start, of the straight-through training, and of the posterior.
+
+    A method without a binary start has the epochs of both for its posterior.
+    """
+    return {
+        "pretraining": real,
+        "epochs": binary + posterior,
+        "posterior_epochs": posterior,
+    }
+
+
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {
-        "mnist": {"architecture": TINY, "images": 10_000, "epochs": 4, "pretraining": 2},
+        "mnist": {"architecture": TINY, "images": 10_000} | stages(1, 3, 1),
     },
     "cpu": {
-        "mnist": {"architecture": SMALL_IMAGES, "images": 0, "epochs": 28, "pretraining": 2},
-        "cifar10": {"architecture": SMALL_COLOUR, "images": 0, "epochs": 12, "pretraining": 4},
+        "mnist": {"architecture": SMALL_IMAGES, "images": 0} | stages(2, 24, 3),
+        "cifar10": {"architecture": SMALL_COLOUR, "images": 0} | stages(3, 10, 3),
     },
     "gpu": {
-        "mnist": {"architecture": SMALL_IMAGES, "images": 0, "epochs": 100, "pretraining": 20},
-        "cifar10": {"architecture": COLOUR_IMAGES, "images": 0, "epochs": 200, "pretraining": 60},
+        "mnist": {"architecture": SMALL_IMAGES, "images": 0} | stages(20, 80, 20),
+        "cifar10": {"architecture": COLOUR_IMAGES, "images": 0} | stages(60, 160, 40),
     },
 }
 """Network, training images (0 for all) and epochs of each data set."""
-DIGITS = {"architecture": TINY, "images": 0, "epochs": 12, "pretraining": 4}
+DIGITS = {"architecture": TINY, "images": 0} | stages(4, 8, 4)
 """The same where only the bundled digits can be had."""
-ABLATIONS = ("pbnet_s_uniform", "pbnet_s_no_norm")
+ABLATIONS = ("pbnet_s_real", "pbnet_s_uniform", "pbnet_s_no_norm")
 SEEDS: dict[str, dict[str, dict[str, int]]] = {
     "quick": {"mnist": dict.fromkeys(METHODS, 1)},
     "cpu": {
         "mnist": {method: 3 for method in METHODS if method not in ABLATIONS},
-        "cifar10": dict.fromkeys(METHODS, 3),
+        "cifar10": {method: 1 if method in ABLATIONS else 3 for method in METHODS},
     },
     "gpu": dict.fromkeys(("mnist", "cifar10"), dict.fromkeys(METHODS, 3)),
 }
@@ -88,7 +104,7 @@ class Config:
     datasets: tuple[str, ...] | None = None
     """Of the preset's data sets, or digits; all of the preset's by default."""
     methods: tuple[str, ...] | None = None
-    """Of real, pbnet, pbnet_s, pbnet_s_uniform, pbnet_s_no_norm; by default the preset's."""
+    """Of real, pbnet, pbnet_s, pbnet_s_real, …_uniform, …_no_norm; by default the preset's."""
     seeds: int | None = None
     """Runs of each method; by default the preset's number."""
     device: str = "cpu"

@@ -16,6 +16,7 @@ from pbnn.reporting.drawing import GREY, label_rows, legend, look_of, make_panel
 from pbnn.study import SCHEMA_VERSION
 
 COLUMNS = {
+    "binary_start": "binary start",
     "propagated": "propagated",
     "mode_running": "mode, running statistics",
     "mode": "mode",
@@ -131,9 +132,11 @@ def dataset_part(dataset: str, group: pd.DataFrame, source: str) -> list[str]:
     return [
         *parts,
         "Propagated is the accuracy of the propagated probabilities, for a real-valued network "
-        "simply its own; mode that of the most probable binary network. Batch normalisation, where "
-        f"there is one, is re-estimated on {stochastic(group)['re_estimated_on'].iloc[0]:.0f} "
-        "training images for mode and all columns to its right.\n",
+        "simply its own; binary start that of the network, trained straight through, at which the "
+        "posterior started; mode that of the most probable binary network. Batch normalisation, "
+        "where there is one, is re-estimated on "
+        f"{stochastic(group)['re_estimated_on'].iloc[0]:.0f} training images for all binary "
+        "networks.\n",
         ensemble_table(group) + "\n",
         "Probabilities are the soft-max of scores divided by a temperature, fitted on the same few "
         "training images: one for the propagated scores and one for all draws. ECE: expected "

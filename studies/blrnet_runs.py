@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pbnn.augmentation import AffineRange, random_affine
 from pbnn.baselines import RealNet
@@ -31,14 +30,21 @@ from pbnn.uncertainty import (
     predictive_entropy,
 )
 
+Curve = list[dict[str, float]]
+
 METHODS: dict[str, dict[str, Any]] = {
-    "pbnet_s": {"activation": "concrete", "pretrained": True},
+    "pbnet_s": {"activation": "concrete", "start": "binary"},
     "real": {},
-    "pbnet": {"activation": "analytic"},
+    "pbnet": {"activation": "analytic", "start": "binary"},
+    "pbnet_s_real": {"activation": "concrete", "start": "real"},
     "pbnet_s_uniform": {"activation": "concrete"},
-    "pbnet_s_no_norm": {"activation": "concrete", "pretrained": True, "batch_norm": False},
+    "pbnet_s_no_norm": {"activation": "concrete", "start": "real", "batch_norm": False},
 }
-"""How each method's network is made; without `pretrained` it starts uniformly."""
+"""How each method's network is made, and where its posterior starts.
+
+At a binary network that was trained straight through from a real-valued one; at the real-valued
+one; or, without `start`, uniformly.
+"""
 
 ENSEMBLES = (1, 2, 5, 16)
 ALPHAS = (0.0, 0.01, 0.05, 0.2)
@@ -60,7 +66,7 @@ def run(
         for values in (task.x, task.y)
     )
     began = time.perf_counter()
-    network, curve = trained(cell, x, y, progress)
+    network, binary, curve = trained(cell, x, y, progress)
     seconds = {"training": time.perf_counter() - began}
     if isinstance(network, RealNet):
         measures = {"propagated": error(scores_of(network, test), label)}
@@ -72,6 +78,8 @@ def run(
         few = slice(cell["re_estimated_on"])
         measures, more = measured(cell, network, x[few], y[few], test, label, outside)
         curve += more
+        if binary is not None:
+            measures["binary_start"] = error(scores_of(binary, test), label)
     seconds["all"] = time.perf_counter() - began
     measures |= {"images": len(x), "test_images": len(label)}
     about = {"hardware": environment()["hardware"], "seconds": seconds}
@@ -86,53 +94,48 @@ def parts_of(task: Task) -> Splits:
 
 def trained(
     cell: dict[str, Any], x: Tensor, y: Tensor, progress: bool
-) -> tuple[BLRNet | RealNet, list[dict[str, Any]]]:
-    """The network of a cell and the curve of its training."""
+) -> tuple[BLRNet | RealNet, BinaryNetwork | None, list[dict[str, Any]]]:
+    """The network of a cell, the binary one its posterior started at, and the training's curve."""
     seed, options = cell["seed"], dict(cell["options"])
     make: dict[str, Any] = {"generator": generator(seed, "start"), "device": x.device}
     shape = (tuple(x.shape[1:]), cell["architecture"])
-    batches = generator(seed, "batches")
     more: dict[str, Any] = {
-        "generator": batches,
+        "generator": generator(seed, "batches"),
         "augment": augmentation(AffineRange(**cell["shifts"])) if cell["shifts"] else None,
         "progress": f"{cell['method']} {seed}" if progress else None,
     }
+
+    def fitted(network: nn.Module, loss: str, epochs: int, rate: float) -> Curve:
+        config = FitConfig(epochs, cell["batch"], rate)
+        return fit(RiskObjective(network, loss), x, y, config, **more)
+
     real = RealNet(*shape, **make)
-    rate = cell["real_rate"]
     if cell["method"] == "real":
-        curve = fit(
-            RiskObjective(real, "cross_entropy"),
-            x,
-            y,
-            FitConfig(cell["epochs"], cell["batch"], rate),
-            **more,
-        )
-        return real.eval(), training_rows(curve)
-    pretrained = options.pop("pretrained", False)
+        curve = fitted(real, "cross_entropy", cell["epochs"], cell["real_rate"])
+        return real.eval(), None, training_rows(curve)
+    start = options.pop("start", None)
     source = generator(seed, "signs", device=x.device)
     network = BLRNet(*shape, **options, **make, source=source)
-    if pretrained:
-        few = FitConfig(cell["pretraining"], cell["batch"], rate)
-        fit(RiskObjective(real, "cross_entropy"), x, y, few, **more)
+    if start is not None:
+        fitted(real, "cross_entropy", cell["pretraining"], cell["real_rate"])
         transfer(real, network)
-    config = FitConfig(cell["epochs"], cell["batch"], cell["learning_rate"])
-    sharpen = functools.partial(sharpened, network, cell["sharpening"])
-    objective = RiskObjective(network, cell["loss"])
-    curve = fit(objective, x, y, config, after_step=sharpen, **more)
-    return network.eval(), training_rows(curve)
+    curve, binary, epochs, rate = [], None, cell["epochs"], cell["learning_rate"]
+    if start == "binary":
+        epochs, rate = cell["posterior_epochs"], cell["posterior_rate"]
+        network.activation = "straight_through"
+        curve = fitted(network, "cross_entropy", cell["epochs"] - epochs, cell["binary_rate"])
+        network.activation = options["activation"]
+        binary = binarise(network).re_estimate(x[: cell["re_estimated_on"]])
+        for weight in posteriors(network):
+            weight.commit(cell["committed"])
+    curve += fitted(network, cell["loss"], epochs, rate)
+    return network.eval(), binary, training_rows(curve)
 
 
-def sharpened(network: BLRNet, factor: float, step: int, steps: int) -> None:
-    """Make signs more certain by this factor in all, step by step in the second half of training.
-
-    What is deployed is one network, and the nearer to one the posterior is in the end, the less is
-    lost.
-    """
-    if step > steps // 2:
-        for block in network.layers():
-            weight = block.layer.weight
-            assert isinstance(weight, BernoulliPosterior)
-            weight.sharpen(factor ** (1 / (steps - steps // 2)))
+def posteriors(network: BLRNet) -> list[BernoulliPosterior]:
+    """Those of all layers, which here are signs."""
+    weights = [block.layer.weight for block in network.layers()]
+    return [weight for weight in weights if isinstance(weight, BernoulliPosterior)]
 
 
 def augmentation(limits: AffineRange) -> Augmentation:
@@ -140,9 +143,9 @@ def augmentation(limits: AffineRange) -> Augmentation:
     return lambda images, source: random_affine(images, source, limits)
 
 
-def training_rows(curve: list[dict[str, float]]) -> list[dict[str, Any]]:
+def training_rows(curve: Curve) -> list[dict[str, Any]]:
     """Training error against the epoch."""
-    return [{"figure": "training", "x": row["epoch"] + 1, "y": row["risk"]} for row in curve]
+    return [{"figure": "training", "x": n, "y": row["risk"]} for n, row in enumerate(curve, 1)]
 
 
 def measured(

@@ -155,24 +155,6 @@ def test_means_outside_are_refused(bad):
         BernoulliPosterior(fine, wrong)
 
 
-def test_sharpened_odds_are_a_power_and_certainties_stay():
-    mean = torch.tensor([-1.0, -0.3, 0.0, 0.6, 1.0], dtype=torch.float64)
-    q = BernoulliPosterior(torch.zeros(5, dtype=torch.float64), mean)
-    mode = q.mode()
-    q.sharpen(3.0)
-    found = (1 + q.mean) / 2
-    up, down = ((1 + side * mean) / 2 for side in (1, -1))
-    torch.testing.assert_close(found.detach(), up**3 / (up**3 + down**3))
-    assert torch.equal(q.mode(), mode)
-    assert (q.prior_mean == 0).all()
-
-
-@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
-def test_a_factor_that_is_not_positive_is_refused(bad):
-    with pytest.raises(ValueError, match=f"`factor` must be positive and finite, got {bad}"):
-        moved_posterior().sharpen(bad)
-
-
 @pytest.mark.parametrize("of", ["half_logit", "prior_half_logit"])
 def test_a_broken_posterior_or_prior_is_not_free(of):
     q = moved_posterior()

@@ -178,20 +178,6 @@ def test_every_epoch_visits_every_point_once_in_a_new_order():
     assert [row["risk"] for row in curve] == pytest.approx([3.0] * 3)
 
 
-def test_what_comes_after_each_step_is_told_how_far_training_is():
-    told, objective = [], Scripted()
-    x = torch.arange(5.0)[:, None]
-
-    def after_step(step, steps):
-        told.append((step, steps, objective.weight.item()))
-
-    config, source = FitConfig(epochs=2, batch=2), generator(0, "batches")
-    fit(objective, x, x[:, 0], config, generator=source, after_step=after_step)
-    assert [(step, steps) for step, steps, _ in told] == [(step, 4) for step in range(1, 5)]
-    weights = [weight for *_, weight in told]
-    assert weights == sorted(set(weights), reverse=True)  # after the step, not before it
-
-
 def test_the_learning_rate_peaks_after_a_tenth_of_the_steps():
     rates = []
     handle = register_optimizer_step_pre_hook(

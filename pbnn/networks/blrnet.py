@@ -43,8 +43,8 @@ class BLRNet(nn.Module):
     law : {"bernoulli", "gaussian"}
         Weights ±1 with free probabilities, or :math:`\mathcal N(\theta, 1)`.
     activation : {"analytic", "concrete", "straight_through"}
-        PBNet, or PBNet-S: signs drawn in training mode by `pbnn.functional.hard_concrete`; or, in
-        training mode, the scores of `mode`. In evaluation mode all hand on probabilities.
+        PBNet; or PBNet-S, signs drawn in training mode by `pbnn.functional.hard_concrete`, while in
+        evaluation mode both hand on probabilities; or the scores of `mode`.
     pooling : {"analytic", "sampled"}
         Maximum of independent signs, or moments of the unit that is the largest in a draw.
     batch_norm : bool
@@ -141,7 +141,7 @@ class BLRNet(nn.Module):
 
     def forward(self, x: Tensor) -> Moments:
         """Moments of the scores, each of shape (n, classes)."""
-        if self.training and self.activation == "straight_through":
+        if self.activation == "straight_through":
             scores = self.mode(channels_last(x))
             return Moments(scores, torch.zeros_like(scores))
         units: Units = channels_last(x)

@@ -12,8 +12,6 @@ import pytest
 import torch
 
 from pbnn.data import load
-from pbnn.networks import BLRNet
-from pbnn.seeding import generator
 from pbnn.training import load_checkpoint
 
 
@@ -21,8 +19,10 @@ from pbnn.training import load_checkpoint
 def finished(tmp_path_factory):
     """A run of two methods on the bundled digits."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(blrnet_accuracy.DIGITS, "epochs", 2)
+        for name, epochs in blrnet_accuracy.stages(2, 8, 2).items():
+            patch.setitem(blrnet_accuracy.DIGITS, name, epochs)
         patch.setitem(blrnet_accuracy.DIGITS, "architecture", "4C3-MP2-16FC-SM10")
+        patch.setitem(blrnet_accuracy.TRAINING, "batch", 32)
         folder = tmp_path_factory.mktemp("study")
         config = blrnet_accuracy.Config(
             datasets=("digits",), methods=("pbnet_s", "real"), out=folder, offline=True
@@ -58,7 +58,7 @@ def test_it_trains_on_the_training_images_and_measures_on_the_others(method, mon
 
     monkeypatch.setattr(blrnet_runs, "fit", watched_fit)
     monkeypatch.setattr(blrnet_runs, "error", watched_error)
-    small = {"architecture": "4C3-MP2-8FC-SM10", "epochs": 1, "pretraining": 1}
+    small = {"architecture": "4C3-MP2-8FC-SM10"} | blrnet_accuracy.stages(1, 1, 1)
     for name, value in small.items():
         monkeypatch.setitem(blrnet_accuracy.DIGITS, name, value)
     config = blrnet_accuracy.Config(datasets=("digits",), methods=(method,))
@@ -93,7 +93,7 @@ def test_the_trained_network_is_kept(finished):
     [
         ("SHIFTS", {}),
         ("TRAINING", {**blrnet_accuracy.TRAINING, "real_rate": 1.0}),
-        ("METHODS", {**blrnet_accuracy.METHODS, "pbnet_s": {"activation": "concrete"}}),
+        ("METHODS", {**blrnet_accuracy.METHODS, "pbnet_s": {"activation": "analytic"}}),
         ("DIGITS", {**blrnet_accuracy.DIGITS, "epochs": 1}),
     ],
 )
@@ -122,18 +122,6 @@ def test_the_anytime_ensemble_at_level_0_is_the_full_one(finished):
     assert row["anytime_0_differs"] == 0
     assert row["anytime_0_error"] == pytest.approx(row["ensemble_16"], abs=1e-12)
     assert 1 <= row["anytime_0.2_members"] <= row["anytime_0_members"] <= 16
-
-
-def test_signs_are_sharpened_by_the_factor_in_the_second_half():
-    network = BLRNet((1, 4, 4), "3FC-SM2", generator=generator(0, "net"))
-    before = [block.layer.weight.half_logit.clone() for block in network.layers()]
-    for step in range(1, 8):
-        blrnet_runs.sharpened(network, 2.5, step, 7)
-        if step == 3:
-            for block, old in zip(network.layers(), before, strict=True):
-                assert torch.equal(block.layer.weight.half_logit, old)
-    for block, old in zip(network.layers(), before, strict=True):
-        torch.testing.assert_close(block.layer.weight.half_logit, 2.5 * old)
 
 
 def test_a_coverage_curve_ends_with_all_examples():
