@@ -122,8 +122,12 @@ class BernoulliPosterior(nn.Module):
         return terms.sum().clamp_min(0).to(self.half_logit)
 
     def sample(self, generator: torch.Generator, draws: int | None = None) -> Tensor:
-        """One draw of the signs, shaped like the means, or a stack of several."""
-        return sample_signs(_stacked(self.mean, draws), generator)
+        """One draw of the signs, shaped like the means, or a stack of several.
+
+        With the gradient of the means, as `mode`.
+        """
+        mean = _stacked(self.mean, draws)
+        return straight_through(sample_signs(mean.detach(), generator), mean)
 
     def mode(self) -> Tensor:
         """The most probable signs, +1 where both are so, with the gradient of the means."""

@@ -122,7 +122,7 @@ def trained(
     curve, binary, epochs, rate = [], None, cell["epochs"], cell["learning_rate"]
     if start == "binary":
         epochs, rate = cell["posterior_epochs"], cell["posterior_rate"]
-        network.activation = "straight_through"
+        network.activation = "mode"
         curve = fitted(network, "cross_entropy", cell["epochs"] - epochs, cell["binary_rate"])
         network.activation = options["activation"]
         binary = binarise(network).re_estimate(x[: cell["re_estimated_on"]])

@@ -20,7 +20,7 @@ POSTERIORS: dict[str, type[Posterior]] = {
 }
 """Posterior of a layer's weights by its law."""
 
-ACTIVATIONS = ("analytic", "concrete", "straight_through")
+ACTIVATIONS = ("analytic", "concrete", "sample", "mode")
 POOLINGS = ("analytic", "sampled")
 
 
@@ -30,9 +30,9 @@ class BLRNet(nn.Module):
     Each layer multiplies by random weights, normalises by `StochasticBatchNorm`, pools, and takes
     signs; the last gives the scores of the classes. PBNet hands on the probabilities of the signs,
     layer by layer; PBNet-S draws the signs while it trains, so that the next layer's inputs are
-    known and its variance costs nothing. Trained straight through it is no random network but the
-    most probable one of it, at the cost of a real-valued network: a start for the posterior, see
-    `BernoulliPosterior.commit`.
+    known and its variance costs nothing. Networks that are really deployed are trained straight
+    through, at the cost of a real-valued one: one drawn for each batch, or the most probable, a
+    start for the posterior (`BernoulliPosterior.commit`).
 
     Parameters
     ----------
@@ -42,9 +42,10 @@ class BLRNet(nn.Module):
         As in papers, see `pbnn.networks.architecture.parse`; convolutions keep the image's size.
     law : {"bernoulli", "gaussian"}
         Weights ±1 with free probabilities, or :math:`\mathcal N(\theta, 1)`.
-    activation : {"analytic", "concrete", "straight_through"}
-        PBNet; or PBNet-S, signs drawn in training mode by `pbnn.functional.hard_concrete`, while in
-        evaluation mode both hand on probabilities; or the scores of `mode`.
+    activation : {"analytic", "concrete", "sample", "mode"}
+        PBNet; or in training mode PBNet-S, signs drawn by `pbnn.functional.hard_concrete`; or, in
+        training mode, the scores of `sample`. In evaluation mode these three hand on probabilities.
+        Or always the scores of `mode`.
     pooling : {"analytic", "sampled"}
         Maximum of independent signs, or moments of the unit that is the largest in a draw.
     batch_norm : bool
@@ -81,7 +82,7 @@ class BLRNet(nn.Module):
         architecture: str = SMALL_IMAGES,
         *,
         law: Literal["bernoulli", "gaussian"] = "bernoulli",
-        activation: Literal["analytic", "concrete", "straight_through"] = "analytic",
+        activation: Literal["analytic", "concrete", "sample", "mode"] = "analytic",
         pooling: Literal["analytic", "sampled"] = "analytic",
         batch_norm: bool = True,
         padding_value: float = 0.0,
@@ -100,7 +101,7 @@ class BLRNet(nn.Module):
         ):
             if value not in known:
                 raise ValueError(f"`{name}` must be one of {known}, got {value!r}.")
-        if source is None and (activation == "concrete" or pooling == "sampled"):
+        if source is None and (activation in ("concrete", "sample") or pooling == "sampled"):
             raise ValueError("`source` must be a generator for what is drawn in a pass, got None.")
         self.config: dict[str, Any] = {
             "image": list(image),
@@ -141,9 +142,11 @@ class BLRNet(nn.Module):
 
     def forward(self, x: Tensor) -> Moments:
         """Moments of the scores, each of shape (n, classes)."""
-        if self.activation == "straight_through":
-            scores = self.mode(channels_last(x))
-            return Moments(scores, torch.zeros_like(scores))
+        if self.activation == "mode":
+            return certain(self.mode(channels_last(x)))
+        if self.training and self.activation == "sample":
+            assert self.source is not None
+            return certain(self.sample(channels_last(x), self.source))
         units: Units = channels_last(x)
         draw_maximum = self.source if self.pooling == "sampled" else None
         for block in self.layers():
@@ -158,7 +161,10 @@ class BLRNet(nn.Module):
     def sample(
         self, x: Tensor, generator: Generator, fresh: Literal["batch", "datum"] = "batch"
     ) -> Tensor:
-        """Scores (n, classes) under one draw of all weights for the batch, or one a datum."""
+        """Scores (n, classes) under one draw of all weights for the batch, or one a datum.
+
+        With straight-through gradients, as `mode`.
+        """
         for block in self.layers():
             x = block.sample(x, generator, fresh)
         return x
@@ -180,6 +186,11 @@ class BLRNet(nn.Module):
         """Make the current posterior the prior, as after training on the prior split."""
         for block in self.layers():
             block.layer.weight.adopt_as_prior()
+
+
+def certain(scores: Tensor) -> Moments:
+    """Scores without variance."""
+    return Moments(scores, torch.zeros_like(scores))
 
 
 def channels_last(x: Tensor) -> Tensor:

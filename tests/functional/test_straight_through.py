@@ -34,7 +34,7 @@ def test_a_value_passes_bit_for_bit_and_the_slope_goes_to_the_other():
 
 def test_the_scores_are_those_of_the_most_probable_network():
     made, images = {"generator": generator(0, "net")}, normal(7, 1, 8, 8, of="images").float()
-    network = BLRNet((1, 8, 8), "4C3-MP2-6FC-SM3", activation="straight_through", **made)
+    network = BLRNet((1, 8, 8), "4C3-MP2-6FC-SM3", activation="mode", **made)
     scores = network(images)
     assert (scores.var == 0).all()
     # With the statistics of the same batch, unbiased as those of training.
@@ -49,9 +49,7 @@ def test_the_scores_are_those_of_the_most_probable_network():
 def test_a_network_that_is_trained_straight_through_learns():
     x = torch.where(torch.rand(64, 1, 4, 4, generator=generator(0, "x")) < 0.5, -1.0, 1.0)
     y = (x[:, 0, 0, 0] > 0).long()
-    network = BLRNet(
-        (1, 4, 4), "16FC-SM2", activation="straight_through", generator=generator(0, "net")
-    )
+    network = BLRNet((1, 4, 4), "16FC-SM2", activation="mode", generator=generator(0, "net"))
     optimiser = torch.optim.Adam(network.parameters(), 0.05)
     for _ in range(60):
         loss = torch.nn.functional.cross_entropy(network(x).mean, y)
@@ -61,3 +59,18 @@ def test_a_network_that_is_trained_straight_through_learns():
     found = binarise(network).re_estimate(x)(x)
     assert (found.argmax(1) == y).float().mean() > 0.9
     assert not found.requires_grad
+
+
+def test_drawn_networks_are_trained_on_their_draws():
+    made, images = {"generator": generator(0, "net")}, normal(7, 1, 8, 8, of="images").float()
+    options = {"activation": "sample", "source": generator(0, "draws")}
+    network = BLRNet((1, 8, 8), "4C3-MP2-6FC-SM3", **options, **made)
+    one, other = network(images), network(images)
+    assert (one.var == 0).all()
+    assert not torch.equal(one.mean, other.mean)
+    drawn = binarise(network, "sample", generator(0, "draws")).re_estimate(images)
+    assert torch.equal(one.mean, drawn(images))
+    one.mean.square().sum().backward()
+    for parameter in network.parameters():
+        assert parameter.grad.abs().max() > 0
+    assert (network.eval()(images).var > 0).all()
