@@ -14,7 +14,7 @@ from pbnn.functional import Moments, hard_sign
 from pbnn.layers import xavier_normal
 from pbnn.networks import SMALL_IMAGES, check_sizes, expand_shift
 from pbnn.networks.architecture import parse
-from pbnn.networks.blrnet import channels_last, weight_shapes
+from pbnn.networks.blrnet import certain, channels_last, weight_shapes
 
 
 class MLP(nn.Module):
@@ -129,8 +129,7 @@ class RealNet(nn.Module):
 
     def forward(self, x: Tensor) -> Moments:
         """Scores (n, classes) without variance, for the losses of a `BLRNet`."""
-        scores = self.net(channels_last(x))
-        return Moments(scores, torch.zeros_like(scores))
+        return certain(self.net(channels_last(x)))
 
 
 NORMS: dict[int, type[nn.Module]] = {2: nn.BatchNorm1d, 4: nn.BatchNorm2d}

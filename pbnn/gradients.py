@@ -47,6 +47,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pbnn.functional import expect_over_signs, linear, sample_signs, sign, sign_patterns
+from pbnn.functional import straight_through as passed_through
 from pbnn.networks import check_points
 from pbnn.objectives import linear_loss
 
@@ -213,7 +214,7 @@ def straight_through(
     r"""Derivative of g passed through the drawn signs to their means: biased, of low variance.
 
     The forward pass sees :math:`s^t`, the backward pass :math:`\partial s^t_k / \partial m_k = 1`,
-    by autograd through :math:`s^t + m - \operatorname{detach}(m)`:
+    by `pbnn.functional.straight_through`:
 
     .. math::
         \frac{\partial F}{\partial w_1^k} \approx e_k \frac1T \sum_t
@@ -241,8 +242,8 @@ def straight_through(
 
     def surrogate(w1: Tensor, w2: Tensor, points: Tensor) -> Tensor:
         means = _means(w1, points)
-        passed = _drawn(means, draws, generator) + (means - means.detach())
-        return _given_signs(passed, w2).mean(0)
+        signs = _drawn(means, draws, generator)
+        return _given_signs(passed_through(signs, means.expand_as(signs)), w2).mean(0)
 
     return _differentiated(surrogate, draws * len(hidden), hidden, output, x, y)
 
