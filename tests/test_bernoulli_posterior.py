@@ -190,3 +190,11 @@ def test_a_posterior_that_commits_keeps_its_mode_and_nothing_else():
     for bad in (0.0, 1.0, -0.5, math.nan):
         with pytest.raises(ValueError, match=rf"`size` must lie in \(0, 1\), got {bad}"):
             q.commit(bad)
+
+
+def test_what_is_less_than_rounding_costs_nothing_rather_than_less():
+    for move in torch.logspace(-12, -9, 10).tolist():
+        q = BernoulliPosterior(uniform(1000, of=f"prior {move}"))
+        with torch.no_grad():
+            q.half_logit += move
+        assert q.kl() >= 0
