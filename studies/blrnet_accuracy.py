@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import torch
 from blrnet_page import draw
-from blrnet_runs import METHODS, parts_of, run
+from blrnet_runs import METHODS, STRAIGHT, parts_of, run
 
 from pbnn.data import DataUnavailable, Task, embedded_twin, load
 from pbnn.files import write_json
@@ -56,15 +56,8 @@ SMALL_COLOUR = "32C3-MP2-64C3-MP2-128C3-MP2-256FC-SM10"
 
 
 def stages(real: int, binary: int, posterior: int) -> dict[str, int]:
-    """Epochs of the real-valued start, of the straight-through training, and of the posterior.
-
-    A method without a binary start has the epochs of both for its posterior.
-    """
-    return {
-        "pretraining": real,
-        "epochs": binary + posterior,
-        "posterior_epochs": posterior,
-    }
+    """Epochs of a real-valued start, of a network, and of one more on top of a binary network."""
+    return {"pretraining": real, "epochs": binary, "posterior_epochs": posterior}
 
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -72,8 +65,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "mnist": {"architecture": TINY, "images": 10_000} | stages(1, 3, 1),
     },
     "cpu": {
-        "mnist": {"architecture": SMALL_IMAGES, "images": 0} | stages(2, 24, 3),
-        "cifar10": {"architecture": SMALL_COLOUR, "images": 0} | stages(3, 10, 3),
+        "mnist": {"architecture": SMALL_IMAGES, "images": 0} | stages(2, 30, 3),
+        "cifar10": {"architecture": SMALL_COLOUR, "images": 0} | stages(2, 10, 3),
     },
     "gpu": {
         "mnist": {"architecture": SMALL_IMAGES, "images": 0} | stages(20, 80, 20),
@@ -83,12 +76,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 """Network, training images (0 for all) and epochs of each data set."""
 DIGITS = {"architecture": TINY, "images": 0} | stages(4, 8, 4)
 """The same where only the bundled digits can be had."""
-ABLATIONS = ("pbnet_s_real", "pbnet_s_uniform", "pbnet_s_no_norm")
 SEEDS: dict[str, dict[str, dict[str, int]]] = {
     "quick": {"mnist": dict.fromkeys(METHODS, 1)},
     "cpu": {
-        "mnist": {method: 3 for method in METHODS if method not in ABLATIONS},
-        "cifar10": {method: 1 if method in ABLATIONS else 3 for method in METHODS},
+        "mnist": {STRAIGHT: 3, "pbnet_s": 3, "pbnet": 1, "real": 1},
+        "cifar10": dict.fromkeys(METHODS, 1) | {STRAIGHT: 2, "pbnet_s": 2},
     },
     "gpu": dict.fromkeys(("mnist", "cifar10"), dict.fromkeys(METHODS, 3)),
 }
@@ -104,7 +96,8 @@ class Config:
     datasets: tuple[str, ...] | None = None
     """Of the preset's data sets, or digits; all of the preset's by default."""
     methods: tuple[str, ...] | None = None
-    """Of real, pbnet, pbnet_s, pbnet_s_real, …_uniform, …_no_norm; by default the preset's."""
+    """Of straight_through, real, pbnet, pbnet_s, pbnet_s_real, …_uniform, …_no_norm; by default the
+    preset's. pbnet and pbnet_s go on from straight_through, which is run too."""
     seeds: int | None = None
     """Runs of each method; by default the preset's number."""
     device: str = "cpu"
@@ -143,18 +136,27 @@ class Config:
 def cells_of(
     config: Config, tasks: dict[str, Task], others: dict[str, dict[str, str]]
 ) -> list[Cell]:
-    """Every run, the headline first: all that determines its result, and a key made of it."""
+    """Every run: all that determines its result, and a key made of it.
+
+    A run that goes on from a binary network comes after that one, and names its key.
+    """
     cells = []
     for dataset, task in tasks.items():
         common = TRAINING | {"dataset": dataset, "splits": parts_of(task).hashes(task)}
         common |= {"published_split": task.train is not None, "shifts": SHIFTS}
         common |= {"outside": others.get(dataset)}
         common |= {"device": torch.device(config.device).type, "threads": config.threads}
+        keys: dict[int, str] = {}
         for method, seeds in seeds_of(config, dataset).items():
             for seed in range(seeds):
                 cell = PRESETS[config.preset].get(dataset, DIGITS) | common
                 cell |= {"method": method, "options": METHODS[method], "seed": seed}
-                cells.append(Cell(cell_key(cell, {"sha256": task.sha256}), cell))
+                starts = METHODS[method].get("start") == "binary"
+                cell["binary"] = keys[seed] if starts else None
+                key = cell_key(cell, {"sha256": task.sha256})
+                cells.append(Cell(key, cell))
+                if method == STRAIGHT:
+                    keys[seed] = key
     return cells
 
 
@@ -162,7 +164,12 @@ def seeds_of(config: Config, dataset: str) -> dict[str, int]:
     """How often to run each method on a data set."""
     usual = SEEDS[config.preset].get(dataset, dict.fromkeys(METHODS, 1))
     wanted = config.methods or usual
-    return {name: config.seeds or usual.get(name, 1) for name in METHODS if name in wanted}
+    found = {name: config.seeds or usual.get(name, 1) for name in METHODS if name in wanted}
+    from_binary = [n for name, n in found.items() if METHODS[name].get("start") == "binary"]
+    least = max([found.get(STRAIGHT, 0), *from_binary])
+    return ({STRAIGHT: least} if least else {}) | {
+        name: n for name, n in found.items() if name != STRAIGHT
+    }
 
 
 def study(config: Config) -> Path:
@@ -181,11 +188,11 @@ def study(config: Config) -> Path:
     cells = cells_of(config, tasks, outside_of(tasks, read))
     print(f"Runs: {len(cells)}, kept one by one in {folder / 'runs'}; interrupt and go on at will.")
     alone = config.workers is None and config.scheduler is None
-    where = (config.data_dir, config.offline, config.device, alone)
+    where = (folder / "runs", config.data_dir, config.offline, config.device, alone)
     one = functools.partial(_run, where=where)
-    records = run_cells(
-        cells, one, folder / "runs", workers=config.workers, scheduler=config.scheduler
-    )
+    places = {"workers": config.workers, "scheduler": config.scheduler}
+    run_cells([cell for cell in cells if cell.config["binary"] is None], one, where[0], **places)
+    records = run_cells(cells, one, where[0], **places)
     write_records_csv(records, folder / "records.csv")
     write_curves_csv(records, folder / "curves.csv")
     write_timings_csv(records, folder / "timings.csv")

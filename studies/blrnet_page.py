@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from blrnet_runs import STRAIGHT
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
@@ -16,7 +17,6 @@ from pbnn.reporting.drawing import GREY, label_rows, legend, look_of, make_panel
 from pbnn.study import SCHEMA_VERSION
 
 COLUMNS = {
-    "binary_start": "binary start",
     "propagated": "propagated",
     "mode_running": "mode, running statistics",
     "mode": "mode",
@@ -116,10 +116,11 @@ def dataset_part(dataset: str, group: pd.DataFrame, source: str) -> list[str]:
     parts = [
         f"## {dataset}\n",
         f"{first['architecture']}, {images} training images, {count} test images of a {split} "
-        f"split, {first['epochs']} epochs. {source}. An accuracy of {100 * (1 - wrong):.1f} has a "
+        f"split. {source}. An accuracy of {100 * (1 - wrong):.1f} has a "
         f"standard error of {100 * (wrong * (1 - wrong) / count) ** 0.5:.2f} by its test images "
         "alone.\n",
         accuracy_table(dataset, group) + "\n",
+        recipe(first) + "\n",
     ]
     if dataset in PUBLISHED_FOR:
         network, published_images = PUBLISHED_FOR[dataset]
@@ -132,9 +133,8 @@ def dataset_part(dataset: str, group: pd.DataFrame, source: str) -> list[str]:
     return [
         *parts,
         "Propagated is the accuracy of the propagated probabilities, for a real-valued network "
-        "simply its own; binary start that of the network, trained straight through, at which the "
-        "posterior started; mode that of the most probable binary network. Batch normalisation, "
-        "where there is one, is re-estimated on "
+        "simply its own; mode that of the most probable binary network. Batch normalisation, where "
+        "there is one, is re-estimated on "
         f"{stochastic(group)['re_estimated_on'].iloc[0]:.0f} training images for all binary "
         "networks.\n",
         ensemble_table(group) + "\n",
@@ -150,6 +150,17 @@ def dataset_part(dataset: str, group: pd.DataFrame, source: str) -> list[str]:
         "α says that the members of 16 not yet asked would not change the prediction; `differs`"
         " is the share of test images on which it did differ from all 16.\n",
     ]
+
+
+def recipe(first: pd.Series) -> str:
+    """How each method was trained."""
+    epochs, before, after = (first[f] for f in ("epochs", "pretraining", "posterior_epochs"))
+    return (
+        f"straight_through: the most probable network is trained as it is deployed, {epochs} epochs"
+        f" from a real-valued one of {before}; the posterior gives each of its weights probability "
+        f"{(1 + first['committed']) / 2:g}, untrained. pbnet_s and pbnet go on from there for "
+        f"{after} epochs. real and the ablations pbnet_s_…: {epochs} epochs."
+    )
 
 
 def accuracy_table(dataset: str, group: pd.DataFrame) -> str:
@@ -209,7 +220,7 @@ def spread(values: pd.Series, digits: int = 2) -> str:
 
 def coverage_figure(curves: list[dict[str, Any]]) -> Figure:
     """Error among the most certain test images against their share; one line a seed."""
-    chosen = [r for r in curves if r["config"]["method"] == "pbnet_s"]
+    chosen = [r for r in curves if r["config"]["method"] == STRAIGHT]
     chosen = chosen or [r for r in curves if r["config"]["method"] != "real"]
     datasets = list(dict.fromkeys(r["config"]["dataset"] for r in chosen))
     figure, (panels,) = make_panels(max(len(datasets), 1), [1.0], height=2.3)

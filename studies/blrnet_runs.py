@@ -19,7 +19,7 @@ from pbnn.networks import BinaryNetwork, BLRNet, binarise, transfer
 from pbnn.objectives import RiskObjective
 from pbnn.posteriors import BernoulliPosterior
 from pbnn.seeding import generator
-from pbnn.training import Augmentation, FitConfig, checkpoint_bytes, fit
+from pbnn.training import Augmentation, FitConfig, checkpoint_bytes, fit, load_checkpoint
 from pbnn.uncertainty import (
     area_under_error_coverage,
     auroc,
@@ -30,20 +30,20 @@ from pbnn.uncertainty import (
     predictive_entropy,
 )
 
-Curve = list[dict[str, float]]
-
+STRAIGHT = "straight_through"
 METHODS: dict[str, dict[str, Any]] = {
+    STRAIGHT: {"activation": "analytic", "trained_as": "mode", "start": "real"},
     "pbnet_s": {"activation": "concrete", "start": "binary"},
-    "real": {},
     "pbnet": {"activation": "analytic", "start": "binary"},
+    "real": {},
     "pbnet_s_real": {"activation": "concrete", "start": "real"},
     "pbnet_s_uniform": {"activation": "concrete"},
     "pbnet_s_no_norm": {"activation": "concrete", "start": "real", "batch_norm": False},
 }
-"""How each method's network is made, and where its posterior starts.
+"""How each method's network is made, and where its training starts.
 
-At a binary network that was trained straight through from a real-valued one; at the real-valued
-one; or, without `start`, uniformly.
+At a real-valued network, uniformly, or at a binary one: the posterior committed to the most
+probable network that `STRAIGHT` has trained as it is deployed.
 """
 
 ENSEMBLES = (1, 2, 5, 16)
@@ -53,9 +53,17 @@ CURVE_POINTS = 60
 
 
 def run(
-    cell: dict[str, Any], data_dir: Path | None, offline: bool, device: str, progress: bool
+    cell: dict[str, Any],
+    kept: Path,
+    data_dir: Path | None,
+    offline: bool,
+    device: str,
+    progress: bool,
 ) -> dict[str, Any]:
-    """A record: errors on the test images, curves, how long it took, and the network itself."""
+    """A record: errors on the test images, curves, how long it took, and the network itself.
+
+    A run that goes on from a binary network finds it in the folder `kept`, by its key.
+    """
     torch.set_num_threads(cell["threads"])
     task = load(cell["dataset"], data_dir, offline=offline)
     parts = parts_of(task)
@@ -66,7 +74,7 @@ def run(
         for values in (task.x, task.y)
     )
     began = time.perf_counter()
-    network, binary, curve = trained(cell, x, y, progress)
+    network, curve = trained(cell, x, y, kept, progress)
     seconds = {"training": time.perf_counter() - began}
     if isinstance(network, RealNet):
         measures = {"propagated": error(scores_of(network, test), label)}
@@ -78,8 +86,6 @@ def run(
         few = slice(cell["re_estimated_on"])
         measures, more = measured(cell, network, x[few], y[few], test, label, outside)
         curve += more
-        if binary is not None:
-            measures["binary_start"] = error(scores_of(binary, test), label)
     seconds["all"] = time.perf_counter() - began
     measures |= {"images": len(x), "test_images": len(label)}
     about = {"hardware": environment()["hardware"], "seconds": seconds}
@@ -93,9 +99,9 @@ def parts_of(task: Task) -> Splits:
 
 
 def trained(
-    cell: dict[str, Any], x: Tensor, y: Tensor, progress: bool
-) -> tuple[BLRNet | RealNet, BinaryNetwork | None, list[dict[str, Any]]]:
-    """The network of a cell, the binary one its posterior started at, and the training's curve."""
+    cell: dict[str, Any], x: Tensor, y: Tensor, kept: Path, progress: bool
+) -> tuple[BLRNet | RealNet, list[dict[str, Any]]]:
+    """The network of a cell, and its training's curve."""
     seed, options = cell["seed"], dict(cell["options"])
     make: dict[str, Any] = {"generator": generator(seed, "start"), "device": x.device}
     shape = (tuple(x.shape[1:]), cell["architecture"])
@@ -105,31 +111,34 @@ def trained(
         "progress": f"{cell['method']} {seed}" if progress else None,
     }
 
-    def fitted(network: nn.Module, loss: str, epochs: int, rate: float) -> Curve:
+    def fitted(network: nn.Module, loss: str, epochs: int, rate: float) -> list[dict[str, Any]]:
         config = FitConfig(epochs, cell["batch"], rate)
-        return fit(RiskObjective(network, loss), x, y, config, **more)
+        return training_rows(fit(RiskObjective(network, loss), x, y, config, **more))
 
     real = RealNet(*shape, **make)
     if cell["method"] == "real":
         curve = fitted(real, "cross_entropy", cell["epochs"], cell["real_rate"])
-        return real.eval(), None, training_rows(curve)
-    start = options.pop("start", None)
+        return real.eval(), curve
+    start, trained_as = options.pop("start", None), options.pop("trained_as", None)
     source = generator(seed, "signs", device=x.device)
     network = BLRNet(*shape, **options, **make, source=source)
-    if start is not None:
+    if start == "real":
         fitted(real, "cross_entropy", cell["pretraining"], cell["real_rate"])
         transfer(real, network)
-    curve, binary, epochs, rate = [], None, cell["epochs"], cell["learning_rate"]
-    if start == "binary":
-        epochs, rate = cell["posterior_epochs"], cell["posterior_rate"]
-        network.activation = "mode"
-        curve = fitted(network, "cross_entropy", cell["epochs"] - epochs, cell["binary_rate"])
+    if trained_as is not None:
+        network.activation = trained_as
+        curve = fitted(network, "cross_entropy", cell["epochs"], cell["binary_rate"])
         network.activation = options["activation"]
-        binary = binarise(network).re_estimate(x[: cell["re_estimated_on"]])
         for weight in posteriors(network):
             weight.commit(cell["committed"])
-    curve += fitted(network, cell["loss"], epochs, rate)
-    return network.eval(), binary, training_rows(curve)
+        network.re_estimate(x[: cell["re_estimated_on"]])
+    elif start == "binary":
+        binary = load_checkpoint(kept / f"{cell['binary']}.safetensors", device=x.device)
+        network.load_state_dict(binary.state_dict())
+        curve = fitted(network, cell["loss"], cell["posterior_epochs"], cell["posterior_rate"])
+    else:
+        curve = fitted(network, cell["loss"], cell["epochs"], cell["learning_rate"])
+    return network.eval(), curve
 
 
 def posteriors(network: BLRNet) -> list[BernoulliPosterior]:
@@ -143,7 +152,7 @@ def augmentation(limits: AffineRange) -> Augmentation:
     return lambda images, source: random_affine(images, source, limits)
 
 
-def training_rows(curve: Curve) -> list[dict[str, Any]]:
+def training_rows(curve: list[dict[str, float]]) -> list[dict[str, Any]]:
     """Training error against the epoch."""
     return [{"figure": "training", "x": n, "y": row["risk"]} for n, row in enumerate(curve, 1)]
 

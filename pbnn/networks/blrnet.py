@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Generator, Tensor, nn
@@ -177,6 +177,22 @@ class BLRNet(nn.Module):
         for block in self.layers():
             x = block.mode(x)
         return x
+
+    @torch.no_grad()
+    def re_estimate(self, x: Tensor) -> Self:
+        """Take the statistics of every batch normalisation from these inputs, layer by layer.
+
+        Of random units: after weights have changed outside of training. As
+        `BinaryNetwork.re_estimate` for the rest.
+        """
+        units: Units = channels_last(x)
+        draw_maximum = self.source if self.pooling == "sampled" else None
+        for block in self.layers():
+            h = block.layer.analytic(units)
+            if isinstance(block.tail.norm, StochasticBatchNorm):
+                block.tail.norm.re_estimate(h)
+            units = block.tail.analytic(h, draw_maximum)
+        return self
 
     def kl(self) -> Tensor:
         """KL(Q‖P) of all weights in nats; γ, β and statistics are not part of Q."""
