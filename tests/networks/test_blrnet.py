@@ -116,6 +116,18 @@ def test_in_training_the_running_statistics_move_and_otherwise_they_stay():
     assert moved == [name for name in before if "running" in name]
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("architecture", [ARCHITECTURE, "4C3-MP2-SM3"])
+def test_re_estimated_statistics_are_those_of_a_training_pass(architecture, training):
+    network, same = network_of(architecture), network_of(architecture)
+    network.train(training).re_estimate(images())
+    for block in same.layers():
+        block.tail.norm.momentum = 1.0
+    same.train()(images())
+    for name, part in same.state_dict().items():
+        assert torch.allclose(network.state_dict()[name], part, rtol=1e-12, atol=1e-14), name
+
+
 @pytest.mark.parametrize("architecture", [ARCHITECTURE, "4C3-MP2-SM3"])
 def test_only_in_training_does_a_point_depend_on_the_others(architecture):
     network, x = network_of(architecture), images()
