@@ -223,16 +223,20 @@ def coverage_figure(curves: list[dict[str, Any]]) -> Figure:
     chosen = [r for r in curves if r["config"]["method"] == STRAIGHT]
     chosen = chosen or [r for r in curves if r["config"]["method"] != "real"]
     datasets = list(dict.fromkeys(r["config"]["dataset"] for r in chosen))
-    figure, (panels,) = make_panels(max(len(datasets), 1), [1.0], height=2.3)
+    figure, (panels,) = make_panels(max(len(datasets), 1), [1.0], height=2.3, share=False)
     for axes, dataset in zip(panels, datasets, strict=False):
+        errs: list[float] = []
         for record in (r for r in chosen if r["config"]["dataset"] == dataset):
             for score in SCORES:
                 points = [p for p in record["curve"] if p["figure"] == f"coverage {score}"]
                 color = look_of(SCORES, score)["color"]
                 axes.plot([p["x"] for p in points], [p["y"] for p in points], color=color, lw=0.9)
+                errs += [p["x"] for p in points if p["y"] > 0]
         axes.set_title(f"{dataset}, {chosen[0]['config']['method']}")
         axes.set_xlabel("coverage")
         axes.set_ylim(bottom=0)
+        # Where nothing errs there is nothing to see.
+        axes.set_xlim(max(0.0, min(errs, default=0.0) - 0.02), 1.0)
     label_rows(panels, "error among the covered")
     legend(figure, SCORES, SCORES, [], len(panels), lines=True)
     return figure
@@ -242,7 +246,7 @@ def ensemble_figure(frame: pd.DataFrame) -> Figure:
     """Error against members: ensembles of a fixed size, and those that stop by themselves."""
     frame = stochastic(frame)
     datasets, order = list(frame["dataset"].unique()), list(frame["method"].unique())
-    figure, (panels,) = make_panels(max(len(datasets), 1), [1.0], height=2.5)
+    figure, (panels,) = make_panels(max(len(datasets), 1), [1.0], height=2.5, share=False)
     for axes, dataset in zip(panels, datasets, strict=False):
         for method, mine in frame[frame["dataset"] == dataset].groupby("method", sort=False):
             look = look_of(order, str(method))

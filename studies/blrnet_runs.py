@@ -175,7 +175,8 @@ def measured(
     drawn = [binarise(network, "sample", draws).re_estimate(few) for _ in range(max(ENSEMBLES))]
     warm = fitted_temperature(scores_of(network, few), few_labels)
     warm_drawn = fitted_temperature(scores_of(drawn[0], few), few_labels)
-    propagated = (scores_of(network, test) / warm).softmax(1)
+    log_propagated = log_probabilities(network, test, warm)
+    propagated = log_propagated.exp()
     weights = torch.cat([block.weight.flatten() for block in ternary.layers()])
     measures: dict[str, Any] = {
         "propagated": error(propagated, label),
@@ -193,7 +194,7 @@ def measured(
     measures["single"] = sum(single) / len(single)
     for size in ENSEMBLES:
         measures[f"ensemble_{size}"] = error(members[:size].mean(0), label)
-    scores = uncertainties(propagated, members)
+    scores = uncertainties(log_propagated, members)
     measures |= {
         "calibration_propagated": calibration_error(propagated, label),
         "calibration_ensemble": calibration_error(members.mean(0), label),
@@ -204,23 +205,30 @@ def measured(
         measures[f"aurc_{name}"] = area_under_error_coverage(score, wrong)
         curve += coverage_rows(name, *error_coverage(score, wrong))
     if outside is not None:
-        beyond = (scores_of(network, outside) / warm).softmax(1)
+        beyond = log_probabilities(network, outside, warm)
         found = uncertainties(beyond, probabilities(drawn, outside, warm_drawn))
         measures |= {f"auroc_{name}": auroc(scores[name], found[name]) for name in scores}
     stopped, more = anytime_rows(members, label)
     return measures | stopped, curve + more
 
 
+def log_probabilities(network: BLRNet | BinaryNetwork, x: Tensor, temperature: float) -> Tensor:
+    """Logarithms of class probabilities, shape (n, classes), in float64."""
+    return (scores_of(network, x).double() / temperature).log_softmax(1)
+
+
 def probabilities(members: list[BinaryNetwork], x: Tensor, temperature: float) -> Tensor:
     """Class probabilities of each member, shape (members, n, classes)."""
-    return torch.stack([(scores_of(each, x) / temperature).softmax(1) for each in members])
+    return torch.stack([log_probabilities(each, x, temperature).exp() for each in members])
 
 
-def uncertainties(propagated: Tensor, members: Tensor) -> dict[str, Tensor]:
+def uncertainties(log_propagated: Tensor, members: Tensor) -> dict[str, Tensor]:
     """Scores that should be large where the ensemble's prediction is wrong."""
     mean = members.mean(0)
+    largest = log_propagated.argmax(1, keepdim=True)
     return {
-        "propagated": 1 - propagated.max(1).values,
+        # The logarithm of 1 − the largest, which itself would be 0 for most images, and tie them.
+        "propagated": log_propagated.scatter(1, largest, -torch.inf).logsumexp(1),
         "confidence": 1 - mean.max(1).values,
         "entropy": predictive_entropy(mean),
         "variance": ensemble_variance(members),

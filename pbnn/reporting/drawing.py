@@ -30,9 +30,12 @@ METADATA: Mapping[str, dict[str, Any]] = {
 
 
 def make_panels(
-    count: int, heights: Sequence[float], height: float
+    count: int, heights: Sequence[float], height: float, *, share: bool = True
 ) -> tuple[Figure, list[list[Axes]]]:
-    """A figure with bands of three or four panels; for each of `heights`, its axes in order."""
+    """A figure with bands of three or four panels; for each of `heights`, its axes in order.
+
+    All panels of the first height `share` their vertical axis.
+    """
     across = count if count <= 4 else 3
     bands = -(-count // across)
     width = NARROW if count == 1 else WIDE
@@ -46,11 +49,11 @@ def make_panels(
             axes = figure.add_subplot(
                 grid[band * len(heights) + level, column],
                 sharex=rows[0][index] if level else None,
-                sharey=row[0] if row and level == 0 else None,
+                sharey=row[0] if share and row and level == 0 else None,
             )
             if level < len(heights) - 1:
                 axes.tick_params(labelbottom=False)
-            if column and level == 0:
+            if share and column and level == 0:
                 axes.tick_params(labelleft=False)
             row.append(axes)
     return figure, rows

@@ -136,6 +136,15 @@ def test_a_coverage_curve_ends_with_all_examples():
     assert len(rows) <= blrnet_runs.CURVE_POINTS + 10
 
 
+def test_images_the_propagated_probability_is_sure_of_are_not_tied():
+    # In single precision 1 − the largest probability would be 0 for all but the first.
+    scores = torch.tensor([[3.0, 1.0, 0.0], [60.0, 1.0, 0.0], [90.0, 1.0, 0.0], [900.0, 1.0, 0.0]])
+    log_propagated = scores.double().log_softmax(1)
+    found = blrnet_runs.uncertainties(log_propagated, log_propagated.exp()[None])["propagated"]
+    assert (found.diff() < 0).all()
+    assert found[0].exp().item() == pytest.approx(1 - scores[0].softmax(0)[0].item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("bad", [{"methods": ("pbnet_t",)}, {"seeds": 0}, {"datasets": ("ads",)}])
 def test_what_it_does_not_know_is_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
