@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pbnn.bounds import catoni
+from pbnn.layers import StochasticBatchNorm
 from pbnn.networks import check_points
 from pbnn.scores import (
     binary_cross_entropy,
@@ -196,6 +198,14 @@ class BoundObjective(LossObjective):
             self.log_c = nn.Parameter(log_c)
         else:
             self.register_buffer("log_c", log_c)
+
+    def check(self, x: Tensor, y: Tensor) -> None:
+        """As before, with a warning where batch normalisation learns what no KL pays for."""
+        super().check(x, y)
+        norms = [part for part in self.network.modules() if isinstance(part, StochasticBatchNorm)]
+        if not all(norm.frozen for norm in norms):
+            told = "Batch normalisation is not frozen: what is trained is a surrogate, no bound."
+            warnings.warn(told, stacklevel=3)
 
     def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
         """The bound of a batch, to minimise, and the mean loss that it bounds."""

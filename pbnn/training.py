@@ -300,7 +300,7 @@ def checkpoint_bytes(network: Network) -> bytes:
 
 
 def load_checkpoint(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Network:
-    """Rebuild a network from `save_checkpoint`; nothing is unpickled.
+    """Rebuild a network from `save_checkpoint`, in evaluation mode; nothing is unpickled.
 
     A network that draws in a pass gets a `source` of seed 0: set it before training goes on.
 
@@ -333,4 +333,4 @@ def load_checkpoint(path: str | os.PathLike[str], *, device: torch.device | str 
         network.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: the tensors do not fit the configuration: {error}.") from error
-    return network
+    return network.eval()

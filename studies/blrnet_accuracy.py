@@ -94,10 +94,10 @@ class Config:
     preset: Literal["quick", "cpu", "gpu"] = "quick"
     """quick: ten minutes; cpu: all of MNIST and a small network on CIFAR-10; gpu: the paper's."""
     datasets: tuple[str, ...] | None = None
-    """Of the preset's data sets, or digits; all of the preset's by default."""
+    """Of mnist and cifar10, those of the preset, or digits; all of the preset's by default."""
     methods: tuple[str, ...] | None = None
-    """Of straight_through, real, pbnet, pbnet_s, pbnet_s_real, …_uniform, …_no_norm; by default the
-    preset's. pbnet and pbnet_s go on from straight_through, which is run too."""
+    """Of straight_through, real, pbnet, pbnet_s, pbnet_s_real, pbnet_s_uniform, pbnet_s_no_norm; by
+    default the preset's. pbnet and pbnet_s go on from straight_through, which is run too."""
     seeds: int | None = None
     """Runs of each method; by default the preset's number."""
     device: str = "cpu"
@@ -125,6 +125,8 @@ class Config:
         for name in ("seeds", "threads"):
             if (got := getattr(self, name)) is not None and got < 1:
                 raise ValueError(f"`{name}` must be a positive integer, got {got}.")
+        if self.device != "cpu" and not torch.cuda.is_available():
+            raise ValueError(f"`device` must be one that is there, got {self.device!r}, no CUDA.")
 
     @property
     def folder(self) -> Path:
@@ -176,14 +178,20 @@ def study(config: Config) -> Path:
     """Run what is missing, then write every table and figure; returns the folder."""
     folder = config.folder
     if config.redraw:
+        if not (folder / "study.json").exists():
+            raise FileNotFoundError(f"{folder} holds no finished study: run it first.")
         draw(folder)
         return folder
     read = functools.partial(load, data_dir=config.data_dir, offline=config.offline)
     names = config.datasets or tuple(PRESETS[config.preset])
-    try:
-        tasks = {name: read(name) for name in names}
-    except DataUnavailable as error:
-        print(f"{error}\n\nGoing on with the 8x8 digits of scikit-learn instead. NOT MNIST.\n")
+    tasks = {}
+    for name in names:
+        try:
+            tasks[name] = read(name)
+        except DataUnavailable as error:
+            print(f"{error}\n\nGoing on without {name}.\n")
+    if not tasks:
+        print("Nothing is left: the 8x8 digits of scikit-learn instead. NOT MNIST.\n")
         tasks, folder = {"digits": load(embedded_twin(names[0]))}, Path(f"{folder}_digits")
     cells = cells_of(config, tasks, outside_of(tasks, read))
     print(f"Runs: {len(cells)}, kept one by one in {folder / 'runs'}; interrupt and go on at will.")

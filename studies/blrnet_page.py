@@ -130,6 +130,9 @@ def dataset_part(dataset: str, group: pd.DataFrame, source: str) -> list[str]:
         )
     if stochastic(group).empty:
         return parts
+    outside = ""
+    if group.get("auroc_entropy", pd.Series()).notna().any():
+        outside = " AUROC: the same scores telling images of another data set."
     return [
         *parts,
         "Propagated is the accuracy of the propagated probabilities, for a real-valued network "
@@ -143,8 +146,7 @@ def dataset_part(dataset: str, group: pd.DataFrame, source: str) -> list[str]:
         "calibration error, 15 bins. AURC, in 10⁻⁴: area under error against coverage. It is "
         "always the ensemble of 16 whose errors count; its images are ranked by 1 − the largest "
         "propagated probability, 1 − the ensemble's largest, the entropy of the ensemble's mean, "
-        "or the variance among its members. AUROC: the same scores telling images of another data "
-        "set.\n",
+        f"or the variance among its members.{outside}\n",
         anytime_table(group) + "\n",
         "The anytime ensemble stops, example by example, as soon as a sequential test at level "
         "α says that the members of 16 not yet asked would not change the prediction; `differs`"

@@ -58,6 +58,7 @@ def test_a_checkpoint_brings_back_every_bit(net, tmp_path):
     save_checkpoint(path, net)
     back = load_checkpoint(path)
     assert type(back) is type(net)
+    assert not any(part.training for part in back.modules())
     assert back.config == net.config
     assert same_state(back, net)
     assert {v.dtype for v in back.state_dict().values()} == {net.shift.dtype}

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from pbnn.layers import Convolution, Dense, StochasticBatchNorm, ThresholdSign
 from pbnn.networks.blocks import Block, Tail
 from pbnn.networks.blrnet import BLRNet, channels_last
+from pbnn.networks.checks import check_images
 from pbnn.posteriors import BernoulliPosterior
 
 
@@ -37,8 +38,9 @@ class BinaryNetwork(nn.Module):
     from, until `re_estimate` finds its own.
     """
 
-    def __init__(self, blocks: Sequence[BinaryBlock]) -> None:
+    def __init__(self, blocks: Sequence[BinaryBlock], image: Sequence[int]) -> None:
         super().__init__()
+        self.image = tuple(image)
         self.blocks = nn.ModuleList(blocks)
         self.requires_grad_(False).eval()
 
@@ -48,10 +50,15 @@ class BinaryNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores, shape (n, classes)."""
-        x = channels_last(x)
+        x = self._images(x)
         for block in self.layers():
             x = block(x)
         return x
+
+    def _images(self, x: Tensor) -> Tensor:
+        """The images as convolutions like them, if they are such as the network was made for."""
+        check_images(x, self.image, self.layers()[0].weight.dtype)
+        return channels_last(x)
 
     @torch.no_grad()
     def re_estimate(self, x: Tensor) -> Self:
@@ -61,7 +68,7 @@ class BinaryNetwork(nn.Module):
         prior may depend on. All activations of a layer are held at once: n x channels x height x
         width numbers of the largest.
         """
-        x = channels_last(x)
+        x = self._images(x)
         for block in self.layers():
             a = block.product(x, block.weight)
             if isinstance(block.tail.norm, StochasticBatchNorm):
@@ -136,4 +143,4 @@ def binarise(
             weight = posterior.mode().clone()
         return BinaryBlock(weight, block.layer.product, copy.deepcopy(block.tail))
 
-    return BinaryNetwork([known(block) for block in network.layers()])
+    return BinaryNetwork([known(block) for block in network.layers()], network.config["image"])

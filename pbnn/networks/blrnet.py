@@ -12,6 +12,7 @@ from pbnn.functional import Moments, Signs, Units, hard_concrete
 from pbnn.layers import Convolution, Dense, Posterior, StochasticBatchNorm, StochasticLayer
 from pbnn.networks.architecture import SMALL_IMAGES, Stage, parse
 from pbnn.networks.blocks import Block, Tail
+from pbnn.networks.checks import check_images
 from pbnn.posteriors import BernoulliPosterior, GaussianPosterior
 
 POSTERIORS: dict[str, type[Posterior]] = {
@@ -101,6 +102,13 @@ class BLRNet(nn.Module):
         ):
             if value not in known:
                 raise ValueError(f"`{name}` must be one of {known}, got {value!r}.")
+        for name, sound, domain, got in (
+            ("padding_value", padding_value in (-1, 0, 1), "−1, 0 or +1", padding_value),
+            ("temperature", temperature > 0, "positive", temperature),
+            ("start", start >= 0, "at least 0", start),
+        ):
+            if not sound:
+                raise ValueError(f"`{name}` must be {domain}, got {got}.")
         if source is None and (activation in ("concrete", "sample") or pooling == "sampled"):
             raise ValueError("`source` must be a generator for what is drawn in a pass, got None.")
         self.config: dict[str, Any] = {
@@ -142,12 +150,13 @@ class BLRNet(nn.Module):
 
     def forward(self, x: Tensor) -> Moments:
         """Moments of the scores, each of shape (n, classes)."""
+        x = self._images(x)
         if self.activation == "mode":
-            return certain(self.mode(channels_last(x)))
+            return certain(self.mode(x))
         if self.training and self.activation == "sample":
             assert self.source is not None
-            return certain(self.sample(channels_last(x), self.source))
-        units: Units = channels_last(x)
+            return certain(self.sample(x, self.source))
+        units: Units = x
         draw_maximum = self.source if self.pooling == "sampled" else None
         for block in self.layers():
             units = block.analytic(units, draw_maximum)
@@ -157,6 +166,11 @@ class BLRNet(nn.Module):
                 units = Signs(drawn, known=True)
         assert isinstance(units, Moments)
         return Moments(units.mean, units.var.expand_as(units.mean))
+
+    def _images(self, x: Tensor) -> Tensor:
+        """The images as convolutions like them, if they are such as the network was made for."""
+        check_images(x, self.config["image"], self.layers()[0].layer.weight.mean.dtype)
+        return channels_last(x)
 
     def sample(
         self, x: Tensor, generator: Generator, fresh: Literal["batch", "datum"] = "batch"
@@ -185,7 +199,7 @@ class BLRNet(nn.Module):
         Of random units: after weights have changed outside of training. As
         `BinaryNetwork.re_estimate` for the rest.
         """
-        units: Units = channels_last(x)
+        units: Units = self._images(x)
         draw_maximum = self.source if self.pooling == "sampled" else None
         for block in self.layers():
             h = block.layer.analytic(units)

@@ -34,6 +34,17 @@ def check_points(x: Tensor, y: Tensor) -> None:
         raise ValueError("`x` must be finite, got NaN or infinity.")
 
 
+def check_images(x: Tensor, image: Sequence[int], dtype: torch.dtype) -> None:
+    """Refuse what are no images of this shape and type; looks at no value."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"`x` must be a torch tensor of images, got {type(x).__name__}.")
+    if x.ndim != 4 or tuple(x.shape[1:]) != tuple(image):
+        wanted = ", ".join(map(str, image))
+        raise ValueError(f"`x` must have shape (n, {wanted}), got {tuple(x.shape)}.")
+    if x.dtype != dtype:
+        raise TypeError(f"`x` must be {dtype} like the network, got {x.dtype}.")
+
+
 def expand_shift(
     shift: Tensor | float,
     in_features: int,

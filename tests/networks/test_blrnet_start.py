@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from pbnn.networks import BLRNet
+from pbnn.networks import BLRNet, binarise
+from pbnn.objectives import BoundObjective
 from pbnn.seeding import generator
 
 IMAGE, ARCHITECTURE = (2, 9, 8), "4C3-MP2-5C1-6C3-AP2-7FC-SM3"
@@ -98,9 +99,36 @@ def test_parameters_and_scores_have_the_dtype_asked_for(dtype):
         ({"architecture": "4C4-SM3"}, r"`architecture` must .* with '4C4'"),
         ({"image": (9, 8)}, r"`image` must be \(channels, height, width\), got \(9, 8\)"),
         ({"image": (2, 1, 8)}, r"`image` must be large enough for every pooling, got"),
+        ({"padding_value": 3.0}, r"`padding_value` must be −1, 0 or \+1, got 3"),
+        ({"temperature": 0.0}, r"`temperature` must be positive, got 0"),
+        ({"start": -1.0}, r"`start` must be at least 0, got -1"),
     ],
 )
 def test_what_makes_no_network_is_refused(options, message):
     options = {"image": IMAGE, "architecture": ARCHITECTURE} | options
     with pytest.raises(ValueError, match=message):
         BLRNet(**options, generator=generator(0, "net"))
+
+
+@pytest.mark.parametrize("made", [lambda net: net, binarise], ids=["random", "binary"])
+def test_images_of_another_shape_or_type_are_refused(made):
+    network = made(network_of())
+    for method in (network, network.re_estimate):
+        for bad in (images()[:, :, :8], images()[0], images().flatten(1), images()[:, :1]):
+            with pytest.raises(ValueError, match=r"`x` must have shape \(n, 2, 9, 8\), got"):
+                method(bad)
+        with pytest.raises(TypeError, match=r"`x` must be torch\.float64 like the network"):
+            method(images().float())
+        with pytest.raises(TypeError, match="`x` must be a torch tensor of images, got list"):
+            method(images().tolist())
+
+
+def test_a_bound_of_a_network_whose_normalisation_may_learn_is_announced_as_none():
+    network = network_of()
+    bound = BoundObjective(network, 6, 0.05, loss="gibbs")
+    labels = torch.zeros(6, dtype=torch.int64)
+    with pytest.warns(UserWarning, match="not frozen"):
+        bound.check(images(), labels)
+    for block in network.layers():
+        block.tail.norm.freeze()
+    bound.check(images(), labels)
