@@ -32,8 +32,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
     # Not by tempfile, whose files are private: others may read a report as far as the umask says.
-    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield part
         with part.open("rb+") as written:
             os.fsync(written.fileno())

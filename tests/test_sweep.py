@@ -448,7 +448,8 @@ def test_an_interrupted_script_keeps_what_is_finished_and_leaves_no_process(tmp_
         with contextlib.suppress(ProcessLookupError):
             os.killpg(study.pid, signal.SIGKILL)
         study.communicate()
-    kept = contents(folder)
+    # A part file may be left if the signal comes within its removal; it is no record.
+    kept = contents(folder, "[!.]*.json")
     assert 3 <= len(kept) < 100
     assert len(sweep.missing(cells(500), folder)) == 500 - len(kept)
 
