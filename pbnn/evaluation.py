@@ -44,6 +44,10 @@ class Risks:
         drawn network errs.
     network : str
         `pbnn.networks.fingerprint` of the network.
+    losses : tuple of (loss, count)
+        Of the draws, where points share a network in groups: errors over the size of a group.
+    group : int
+        That size; the last group of a pass over the points may have fewer.
     """
 
     n: int
@@ -54,6 +58,8 @@ class Risks:
     draws: int
     rounding: float
     network: str
+    losses: tuple[tuple[float, int], ...] = ()
+    group: int = 1
 
 
 @torch.no_grad()

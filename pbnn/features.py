@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -125,7 +126,7 @@ def random_convolution(
 
     Parameters
     ----------
-    images : Tensor, shape (n, 1, height, width)
+    images : Tensor, shape (n, channels, height, width)
         Intensities in [0, 1].
     generator : torch.Generator
         A CPU generator.
@@ -142,7 +143,7 @@ def random_convolution(
     torch.Size([2, 400])
     """
     shape = shape or RandomConvolution()
-    weight, threshold = draw_filters(shape, generator)
+    weight, threshold = draw_filters(shape, generator, images.shape[1])
     # With channels last, and comparing in place, it is eight times faster on a CPU.
     last = torch.channels_last
     weight = weight.to(images).to(memory_format=last)
@@ -264,9 +265,65 @@ def kernel_features(x: Tensor, landmarks: Tensor, width: float, emphasis: float 
     return torch.cat([(kernel(part) @ whitening).to(x) for part in x.split(BATCH)])
 
 
-def draw_filters(shape: RandomConvolution, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Filters (k, 1, size, size) of zero mean and unit norm, and thresholds (k,)."""
-    size = (shape.filters, 1, shape.size, shape.size)
+class Axes(NamedTuple):
+    """A centre (d,) and orthonormal directions (count, d)."""
+
+    centre: Tensor
+    directions: Tensor
+
+
+def principal_axes(sample: Tensor, count: int) -> Axes:
+    """The mean of a sample, and the directions in which its unit-norm deviations spread most.
+
+    The sample must come from the feature split: the axes shape the prior, and none of its points
+    may be a certification or test point.
+
+    Parameters
+    ----------
+    sample : Tensor, shape (m, d)
+    count : int
+        At most m − 1 and d directions.
+
+    Examples
+    --------
+    >>> axes = principal_axes(torch.tensor([[0.0, 1.0], [4.0, 1.0]]), 1)
+    >>> axes.centre, axes.directions.abs()
+    (tensor([2., 1.]), tensor([[1., 0.]]))
+    """
+    if sample.ndim != 2 or not 1 <= count <= min(len(sample) - 1, sample.shape[1]):
+        raise ValueError(
+            f"`count` must lie in [1, min(m − 1, d)], got {count} for {tuple(sample.shape)}."
+        )
+    centre = sample.mean(0)
+    _, _, directions = torch.linalg.svd(_unit(sample - centre).double(), full_matrices=False)
+    return Axes(centre, directions[:count].to(sample))
+
+
+def along(x: Tensor, axes: Axes) -> Tensor:
+    """Coordinates of centred inputs along the axes, scaled to unit norm.
+
+    Returns
+    -------
+    Tensor, shape (n, count)
+
+    Examples
+    --------
+    >>> axes = Axes(torch.zeros(3), torch.eye(3)[:2])
+    >>> along(torch.tensor([[3.0, 4.0, 9.0]]), axes)
+    tensor([[0.6000, 0.8000]])
+    """
+    return _unit((x - axes.centre) @ axes.directions.T)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / x.norm(dim=1, keepdim=True).clamp_min(1e-6)
+
+
+def draw_filters(
+    shape: RandomConvolution, generator: torch.Generator, channels: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Filters (k, channels, size, size) of zero mean and unit norm, and thresholds (k,)."""
+    size = (shape.filters, channels, shape.size, shape.size)
     weight = torch.randn(size, generator=generator, dtype=torch.float64)
     weight = weight - weight.mean((1, 2, 3), keepdim=True)
     weight = weight / weight.flatten(1).norm(dim=1)[:, None, None, None]

@@ -58,9 +58,93 @@ class GaussianPosterior(nn.Module):
         return self.mean
 
     @torch.no_grad()
+    def log_ratio(self, weight: Tensor) -> Tensor:
+        r"""ln dQ/dP of weights in nats, in float64; its mean over draws is the KL."""
+        mean, prior = self.mean.double(), self.prior_mean.double()
+        return ((mean - prior) * (weight.double() - (mean + prior) / 2)).sum()
+
+    @torch.no_grad()
     def adopt_as_prior(self) -> None:
         """Make the current posterior the prior: KL becomes 0. Only before certification data."""
         self.prior_mean.copy_(self.mean)
+
+
+class DiagonalGaussianPosterior(nn.Module):
+    r"""Posterior :math:`\mathcal N(\theta, \operatorname{diag} \sigma^2)` beside its prior
+    :math:`\mathcal N(\mu, \operatorname{diag} \tau^2)`.
+
+    .. math::
+        \mathrm{KL} = \tfrac12 \sum_i \Bigl(\frac{(\theta_i - \mu_i)^2}{\tau_i^2}
+        + \frac{\sigma_i^2}{\tau_i^2} - 1 - \ln \frac{\sigma_i^2}{\tau_i^2}\Bigr)
+
+    Where inputs spread, less noise is bought for a logarithm, and the mean may be as much smaller.
+    Rows of weights may share their deviations.
+
+    Parameters
+    ----------
+    prior_mean : Tensor
+        The means :math:`\mu`, kept as a buffer like τ, which is 1 until `adopt_as_prior`. They must
+        not depend on the points a certificate is computed on.
+    shared : bool
+        Whether all rows (the first axis) have the same deviations.
+
+    Examples
+    --------
+    >>> q = DiagonalGaussianPosterior(torch.zeros(1, 2))
+    >>> _ = q.log_deviation.data.fill_(-1.0)
+    >>> round(q.kl().item(), 4)  # e^-2 - 1 + 2
+    1.1353
+    """
+
+    law = "gaussian"
+    prior_mean: Tensor
+    prior_log_deviation: Tensor
+
+    def __init__(self, prior_mean: Tensor, *, shared: bool = True) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(prior_mean.detach().clone())
+        unit = torch.zeros_like(prior_mean[:1] if shared else prior_mean)
+        self.log_deviation = nn.Parameter(unit)
+        self.register_buffer("prior_mean", prior_mean.detach().clone())
+        self.register_buffer("prior_log_deviation", unit.clone())
+
+    @property
+    def variance(self) -> Tensor:
+        """The variances σ², with one row if that is shared."""
+        return torch.exp(2 * self.log_deviation)
+
+    def kl(self) -> Tensor:
+        """KL(Q‖P) in nats, a scalar tensor."""
+        log_ratio = 2 * (self.log_deviation - self.prior_log_deviation)
+        copies = len(self.mean) // len(log_ratio)
+        spread = copies * (torch.expm1(log_ratio) - log_ratio).sum()
+        moved = (self.mean - self.prior_mean) * torch.exp(-self.prior_log_deviation)
+        return (moved.square().sum() + spread) / 2
+
+    def sample(self, generator: torch.Generator, draws: int | None = None) -> Tensor:
+        """One draw of the weights, shaped like the mean, or a stack of several."""
+        like = _stacked(self.mean, draws)
+        noise = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+        return like + self.log_deviation.exp() * noise
+
+    def mode(self) -> Tensor:
+        """The most probable weights: the mean."""
+        return self.mean
+
+    @torch.no_grad()
+    def log_ratio(self, weight: Tensor) -> Tensor:
+        r"""ln dQ/dP of weights in nats, in float64; its mean over draws is the KL."""
+        weight, mean, prior = weight.double(), self.mean.double(), self.prior_mean.double()
+        mine, theirs = self.log_deviation.double(), self.prior_log_deviation.double()
+        own = ((weight - mean) * torch.exp(-mine)).square()
+        other = ((weight - prior) * torch.exp(-theirs)).square()
+        return ((other - own) / 2 + theirs - mine).sum()
+
+    @torch.no_grad()
+    def adopt_as_prior(self) -> None:
+        """Make the current posterior the prior: KL becomes 0. Only before certification data."""
+        self.prior_mean.copy_(self.mean)
+        self.prior_log_deviation.copy_(self.log_deviation)
 
 
 class BernoulliPosterior(nn.Module):
@@ -148,6 +232,15 @@ class BernoulliPosterior(nn.Module):
         if not 0 < size < 1:
             raise ValueError(f"`size` must lie in (0, 1), got {size}.")
         self.half_logit.copy_(math.atanh(size) * self.mode())
+
+    @torch.no_grad()
+    def log_ratio(self, weight: Tensor) -> Tensor:
+        """ln dQ/dP of signs in nats, in float64; its mean over draws is the KL."""
+        mine, prior = 2 * self.half_logit.double(), 2 * self.prior_half_logit.double()
+        up = weight > 0
+        signed = (torch.where(up, each, -each) for each in (mine, prior))
+        own, theirs = (F.logsigmoid(each) for each in signed)
+        return (own - theirs).sum()
 
     def ternary(self) -> Tensor:
         """The signs of probability at least ¾, and 0 for the others."""

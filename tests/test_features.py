@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from pbnn import features
 from pbnn.features import (
     SCALE_LIMIT,
     RandomConvolution,
+    along,
     deskew,
     draw_filters,
+    principal_axes,
     random_convolution,
 )
 from pbnn.seeding import generator
@@ -175,3 +178,29 @@ def test_sizes_below_one_are_refused(field):
 def test_an_even_filter_is_refused():
     with pytest.raises(ValueError, match="`size` must be odd, got 4"):
         RandomConvolution(size=4)
+
+
+def test_all_axes_keep_the_angles_and_fewer_project():
+    source = generator(0, "points")
+    sample, x = (torch.rand(m, 9, generator=source, dtype=torch.float64) for m in (30, 4))
+    centred = x - sample.mean(0)
+    cosines = F.cosine_similarity(centred[:, None], centred[None], dim=2)
+    axes = principal_axes(sample, 9)
+    torch.testing.assert_close(axes.directions @ axes.directions.T, torch.eye(9).double())
+    found = along(x, axes)
+    torch.testing.assert_close(found @ found.T, cosines)
+    few = along(x, principal_axes(sample, 3))
+    torch.testing.assert_close(few, found[:, :3] / found[:, :3].norm(dim=1, keepdim=True))
+
+
+def test_principal_axes_are_those_of_scikit_learn():
+    from sklearn.decomposition import TruncatedSVD
+
+    sample = torch.rand(30, 9, generator=generator(0, "sample"), dtype=torch.float64)
+    unit = sample - sample.mean(0)
+    unit = unit / unit.norm(dim=1, keepdim=True)
+    expected = TruncatedSVD(4, algorithm="arpack", random_state=0).fit(unit.numpy()).components_
+    found = principal_axes(sample, 4).directions.numpy()
+    assert abs((found * expected).sum(1)) == pytest.approx(1)
+    with pytest.raises(ValueError, match="count"):
+        principal_axes(sample, 10)

@@ -22,6 +22,7 @@ RANKS = [
     {"networks"},
     {"baselines"},
     {"evaluation", "objectives", "sampled"},
+    {"class_risks"},
     {"certificates", "gradients", "training"},
     {"environment", "ledger", "sweep"},
     {"methods", "reporting", "study"},

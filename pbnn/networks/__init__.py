@@ -5,6 +5,7 @@ from pbnn.networks.binary import BinaryNetwork, binarise
 from pbnn.networks.blrnet import BLRNet
 from pbnn.networks.checks import check_points, check_sizes, expand_shift
 from pbnn.networks.pbgnet import ABNet, PBGNet
+from pbnn.networks.readout import GaussianReadout
 from pbnn.networks.sign_network import AGGREGATES, EXACT_UP_TO, SignNetwork, fingerprint
 from pbnn.networks.transfer import transfer
 
@@ -16,6 +17,7 @@ __all__ = [
     "ABNet",
     "BLRNet",
     "BinaryNetwork",
+    "GaussianReadout",
     "PBGNet",
     "SignNetwork",
     "binarise",

@@ -198,8 +198,8 @@ class SignNetwork(nn.Module, ABC):
         self._lean(self.output.weight.mean.data)
 
 
-def fingerprint(network: SignNetwork) -> str:
-    """SHA-256 of what a network is: its kind, sizes, posterior, prior and shift in float64."""
+def fingerprint(network: Any) -> str:
+    """SHA-256 of what a module with a `config` is: kind, sizes, parameters, buffers in float64."""
     digest = hashlib.sha256(type(network).__name__.encode())
     digest.update(json.dumps(network.config | {"aggregate": ""}, sort_keys=True).encode())
     for name, value in sorted(network.state_dict().items()):

@@ -7,39 +7,49 @@ import math
 import os
 import platform
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 
 import pbnn
 from pbnn.bounds import (
+    betting,
     clopper_pearson,
     delta_each,
     derandomised,
     exact,
     maurer,
     monte_carlo,
+    recursive,
+    rivasplata,
     share_delta,
     tandem,
 )
-from pbnn.evaluation import Risks
 from pbnn.files import read_json, write_json
-from pbnn.networks import SignNetwork, fingerprint
-from pbnn.quadrature import UNIT_ROUNDOFF
 
 SCHEMA_VERSION = 1
 
-SHARES = {
-    True: {"gibbs": 0.95, "tandem": 0.05},
-    False: {"gibbs": 0.85, "gibbs_draws": 0.1, "tandem": 0.025, "tandem_draws": 0.025},
+SHARES: dict[str, dict[bool, dict[str, float]]] = {
+    "signs": {
+        True: {"gibbs": 0.95, "tandem": 0.05},
+        False: {"gibbs": 0.85, "gibbs_draws": 0.1, "tandem": 0.025, "tandem_draws": 0.025},
+    },
+    "classes": {
+        True: {"gibbs": 0.5, "single": 0.5},
+        False: {"gibbs": 0.4, "gibbs_draws": 0.1, "single": 0.5},
+    },
 }
-"""Share of δ of each event, by whether the risks are exact; the same for every certificate. The
-second-order bound rarely wins, so it gets little."""
+"""Share of δ of each event, by the family of predictors that are certified together and by whether
+the risks are exact. Of two classes the second-order bound rarely wins, so it gets little."""
 
 THEOREMS = {
     "maurer": "PAC-Bayes-kl (Maurer 2004; Langford and Seeger 2001)",
     "derandomised": "(Bnd − b)/(c − b) (Leblanc and Germain 2025) on the Gibbs bound",
     "tandem": "second-order bound (Masegosa et al. 2020)",
+    "rivasplata": "disintegrated bound of one draw (Rivasplata et al. 2020)",
+    "recursive": "Recursive PAC-Bayes (Wu et al. 2024)",
+    "clopper_pearson": "binomial bound of a network fixed beforehand (Clopper and Pearson 1934)",
 }
 
 
@@ -47,6 +57,9 @@ PREDICTORS = {
     "maurer": ("randomised network", "randomised tree"),
     "derandomised": ("vote", "vote of trees"),
     "tandem": ("vote", "vote of trees"),
+    "recursive": ("randomised network",),
+    "rivasplata": ("drawn network",),
+    "clopper_pearson": ("fixed network",),
 }
 """Whom a theorem speaks of: networks with one set of weights, or a `PBGNet` of several layers."""
 
@@ -65,11 +78,15 @@ class Budget:
         Length of the list of priors the reported one was chosen from, with these data in sight;
         divides δ once more, that is, costs ln(choices) nats. The list must be fixed beforehand:
         nothing pays for a prior that was made from the certificates of others.
+    family : {"signs", "classes"}
+        Which predictors share δ, a key of `SHARES`: random network and vote of two classes, or
+        random network, vote and one network of several.
     """
 
     delta: float = 0.05
     seeds: int = 1
     choices: int = 1000
+    family: Literal["signs", "classes"] = "signs"
 
     def each(self) -> float:
         """Probability of failure left for one network: δ/(seeds · choices), rounded down."""
@@ -77,7 +94,7 @@ class Budget:
 
     def events(self, *, exact: bool) -> dict[str, float]:
         """δ of every event of one network; all of them hold at once with probability 1 − each()."""
-        return share_delta(self.each(), SHARES[exact])
+        return share_delta(self.each(), SHARES[self.family][exact])
 
 
 @dataclass(frozen=True)
@@ -107,7 +124,9 @@ class Certificate:
     ----------
     predictor : str
         "randomised network" or "randomised tree" (a fresh one of the posterior for every
-        prediction), "vote" or "vote of trees" (the sign of the aggregate): see `PREDICTORS`.
+        prediction), "vote" or "vote of trees" (the sign of the aggregate, or the most frequent
+        class), "drawn network" (drawn once, after the posterior was fixed) or "fixed network"
+        (known before the certification points were): see `PREDICTORS`.
     bound : float
         The predictor's risk is at most this, with probability at least 1 − δ/(seeds · choices)
         for this network alone, and 1 − δ for all that `budget` counts.
@@ -122,7 +141,7 @@ class Certificate:
     rounding : float
         Allowance for floating-point error, included in `risk_upper`.
     kl : float
-        KL(Q‖P) in nats, rounded up.
+        KL(Q‖P) in nats, rounded up; of a drawn network ln dQ/dP, of a fixed one 0.
     n : int
         Size of the certification split.
     lower_right : float
@@ -133,6 +152,13 @@ class Certificate:
     provenance : Provenance
     versions : dict
     schema_version : int
+    losses : list of [loss, count]
+        The draws' losses, if groups of points share a network: errors over the group's size. The
+        Monte-Carlo step is then `pbnn.bounds.betting`, else `pbnn.bounds.monte_carlo`.
+    group : int
+        The size of a group; the last of a pass over the points may have fewer.
+    steps : list of dict
+        Of "recursive", in order: ``frequency``, ``kl``, ``n`` and from the second on ``gamma``.
     """
 
     predictor: str
@@ -150,6 +176,9 @@ class Certificate:
     provenance: Provenance
     versions: dict[str, str]
     schema_version: int = SCHEMA_VERSION
+    losses: list[list[float]] = dataclasses.field(default_factory=list)
+    group: int = 1
+    steps: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -168,10 +197,12 @@ class Certificate:
             "provenance": dict,
             "versions": dict,
             "schema_version": int,
+            "losses": list,
+            "group": int,
+            "steps": list,
         }
         names = {field.name for field in dataclasses.fields(cls)}
-        if set(record) != names:
-            odd = sorted(set(record) ^ names)
+        if odd := sorted((set(record) ^ names) - {"losses", "group", "steps"}):
             raise ValueError(f"{where}: missing or unknown fields {odd}.")
         for name, value in record.items():
             kind = types.get(name, float)
@@ -196,53 +227,6 @@ class Certificate:
         return certificate
 
 
-def certify_gibbs(
-    network: SignNetwork, risks: Risks, budget: Budget, provenance: Provenance
-) -> Certificate:
-    r"""Certificate of the randomised network: its Gibbs risk, the mean of (1 − yF)/2.
-
-    .. math:: \mathrm{kl}^+\bigl(r^+, (\mathrm{KL} + \ln(2\sqrt n/\delta_1))/n\bigr), \qquad
-              r^+ = \mathrm{kl}^+(\hat r, \ln(1/\delta_2)/m) + \text{rounding}
-
-    Parameters
-    ----------
-    network : SignNetwork
-        Its prior must not depend on the points behind `risks`.
-    risks : Risks
-        Of `pbnn.evaluation.risks` on the certification split.
-    budget : Budget
-    provenance : Provenance
-    """
-    events = budget.events(exact=risks.draws == 0)
-    return _close("maurer", network, risks, budget, events, provenance)
-
-
-def certify_vote(
-    network: SignNetwork, risks: Risks, budget: Budget, provenance: Provenance
-) -> Certificate:
-    """Certificate of the vote sgn F: the better of two legitimate ways.
-
-    The first follows from the event of `certify_gibbs` and is never above twice its bound. The
-    tandem bound is another event with its own share of δ, so taking the minimum is paid for.
-    """
-    events = budget.events(exact=risks.draws == 0)
-    candidates = [
-        _close(theorem, network, risks, budget, events, provenance)
-        for theorem in ("derandomised", "tandem")
-    ]
-    return min(candidates, key=lambda certificate: certificate.bound)
-
-
-def holdout_bound(errors: int, n: int, budget: Budget, rounding: float) -> float:
-    """Binomial upper bound for a predictor fixed without these n points (Clopper and Pearson).
-
-    `errors` counts one fresh network for every point (`errors_of_one_draw_each`), so it is exactly
-    binomial with the Gibbs risk, up to the rounding of the probabilities.
-    """
-    upper = exact.upper(clopper_pearson, errors, n, delta=budget.each())
-    return min(1.0, math.nextafter(upper + rounding, math.inf))
-
-
 def recertified(certificate: Certificate) -> Certificate:
     """The same statement with its bound computed again from its ingredients, rounded outward.
 
@@ -251,11 +235,8 @@ def recertified(certificate: Certificate) -> Certificate:
     ValueError
         If the bound that stands there does not agree with its ingredients.
     """
-    c = certificate
-    verify(c)
-    upper = _risk_upper(c.theorem, c.risk, c.draws, c.rounding, c.events)
-    bound = _bound(c.theorem, upper, c.kl, c.n, c.lower_right, c.events)
-    return dataclasses.replace(c, risk_upper=upper, bound=bound)
+    verify(certificate)
+    return closed(certificate)
 
 
 def verify(certificate: Certificate, where: str = "certificate") -> None:
@@ -270,105 +251,71 @@ def verify(certificate: Certificate, where: str = "certificate") -> None:
             raise ValueError(f"`events` {c.events} are not the shares of `budget` {c.budget}")
         if not (c.rounding >= 0 and 0 <= c.lower_right < 0.5):
             raise ValueError(f"`rounding` {c.rounding} or `lower_right` {c.lower_right} is no such")
-        upper = _risk_upper(c.theorem, c.risk, c.draws, c.rounding, c.events)
-        bound = _bound(c.theorem, c.risk_upper, c.kl, c.n, c.lower_right, c.events)
-        for name, found, true in (("risk_upper", c.risk_upper, upper), ("bound", c.bound, bound)):
+        true = closed(c)
+        # From the upper risk that stands there: it is checked by itself.
+        bound = _bound(dataclasses.replace(true, risk_upper=c.risk_upper))
+        for name, found, right in (
+            ("risk_upper", c.risk_upper, true.risk_upper),
+            ("bound", c.bound, bound),
+        ):
             # Another library's logarithm may differ in the last places.
-            if not abs(found - true) <= 1e-12 * true:
-                raise ValueError(f"`{name}` is {found!r}, but its ingredients give {true!r}")
+            if not abs(found - right) <= 1e-12 * right:
+                raise ValueError(f"`{name}` is {found!r}, but its ingredients give {right!r}")
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{where} does not hold: {error}.") from error
 
 
-def _close(
-    theorem: str,
-    network: SignNetwork,
-    risks: Risks,
-    budget: Budget,
-    events: dict[str, float],
-    provenance: Provenance,
-) -> Certificate:
-    if risks.network != fingerprint(network):
-        raise ValueError("`risks` must be those of `network`, got the risks of another one.")
-    tree = int(network.posterior == "tree")
-    second_order = theorem == "tandem"
-    risk = risks.tandem if second_order else risks.gibbs
-    draws = risks.draws // 2 if second_order else risks.draws
-    # A pair of networks gathers the rounding of both.
-    rounding = 2 * risks.rounding if second_order else risks.rounding
-    kl, lower_right = kl_upper(network), least_loss_of_right_vote(network)
-    risk_upper = _risk_upper(theorem, risk, draws, rounding, events)
-    return Certificate(
-        predictor=PREDICTORS[theorem][tree],
-        bound=_bound(theorem, risk_upper, kl, risks.n, lower_right, events),
-        theorem=theorem,
-        risk=risk,
-        risk_upper=risk_upper,
-        draws=draws,
-        rounding=rounding,
-        kl=kl,
-        n=risks.n,
-        lower_right=lower_right,
-        budget=budget,
-        events=events,
-        provenance=provenance,
-        versions=versions(),
-    )
+def closed(certificate: Certificate) -> Certificate:
+    """With `risk_upper` and `bound` computed from all the other fields, rounded outward."""
+    with_risk = dataclasses.replace(certificate, risk_upper=_risk_upper(certificate))
+    return dataclasses.replace(with_risk, bound=_bound(with_risk))
 
 
-def _risk_upper(
-    theorem: str, risk: float, draws: int, rounding: float, events: dict[str, float]
-) -> float:
+def _risk_upper(c: Certificate) -> float:
     """Empirical risk after the Monte-Carlo step and the allowance for rounding."""
-    if draws:
-        event = events["tandem_draws" if theorem == "tandem" else "gibbs_draws"]
-        risk = exact.upper(monte_carlo, risk, draws, delta=event)
-    return min(1.0, math.nextafter(risk + rounding, math.inf))
+    risk = c.risk
+    if c.draws and c.theorem != "recursive":
+        delta = c.events["tandem_draws" if c.theorem == "tandem" else "gibbs_draws"]
+        risk = (
+            _betting(c, delta) if c.losses else exact.upper(monte_carlo, risk, c.draws, delta=delta)
+        )
+    return min(1.0, math.nextafter(risk + c.rounding, math.inf))
 
 
-def _bound(
-    theorem: str, risk: float, kl: float, n: int, lower_right: float, events: dict[str, float]
-) -> float:
-    if theorem == "tandem":
+def _betting(c: Certificate, delta: float) -> float:
+    """The Monte-Carlo step of draws that groups of points share, the last group filled up."""
+    groups = math.ceil(c.n / c.group)
+    values, counts = np.array(c.losses).T
+    fill = groups * c.group / c.n
+    if counts.sum() != c.draws or c.draws % groups:
+        raise ValueError(f"`losses` must be of {c.draws} draws, a multiple of {groups}")
+    if not math.isclose(fill * (values @ counts) / c.draws, c.risk):
+        raise ValueError(f"`losses` must have the mean {c.risk}")
+    upper = betting(np.repeat(values, counts.astype(int)), delta=delta).item()
+    return math.nextafter(upper * fill * (1 + 2**-50), math.inf)
+
+
+def _bound(c: Certificate) -> float:
+    """The theorem's bound on the predictor's risk, rounded up."""
+    risk, kl, n, events = c.risk_upper, c.kl, c.n, c.events
+    if c.theorem == "tandem":
         return exact.upper(tandem, risk, kl, n, delta=events["tandem"])
+    if c.theorem == "rivasplata":
+        return exact.upper(rivasplata, risk, kl, n, delta=events["single"])
+    if c.theorem == "recursive":
+        frequencies, kls, sizes = ([s[name] for s in c.steps] for name in ("frequency", "kl", "n"))
+        gammas = [step["gamma"] for step in c.steps[1:]]
+        shares = {"delta": events["gibbs"], "delta_mc": events["gibbs_draws"]}
+        return exact.upper(recursive, frequencies, kls, sizes, gamma=gammas, **shares)
+    if c.theorem == "clopper_pearson":
+        return exact.upper(clopper_pearson, round(c.risk * n), n, delta=events["single"])
     gibbs = exact.upper(maurer, risk, kl, n, delta=events["gibbs"])
-    if theorem == "maurer":
+    if c.theorem == "maurer":
         return gibbs
     # No vote is bounded by a Gibbs bound above ½; one below b can only come of the rare event.
-    if not lower_right <= gibbs < 0.5:
+    if not c.lower_right <= gibbs < 0.5:
         return 1.0
-    return exact.upper(derandomised, gibbs, lower_right, 0.5)
-
-
-def kl_upper(network: SignNetwork) -> float:
-    """KL(Q‖P) in nats computed in float64 and rounded up by the worst case of its summation."""
-    total, terms = 0.0, 0
-    for copies, layer in zip(network.copies(), network.layers(), strict=True):
-        posterior = layer.weight
-        difference = posterior.mean.detach().double() - posterior.prior_mean.double()
-        total += copies * float(difference.square().sum()) / 2
-        terms += difference.numel()
-    return total * (1 + 2 * (terms + 8) * UNIT_ROUNDOFF)
-
-
-def least_loss_of_right_vote(network: SignNetwork) -> float:
-    r"""Lower bound, for every input, on the Gibbs loss: b = ½ erfc(t/√2), rounded down.
-
-    Wherever the vote is right the loss (1 − |F|)/2 is at least this, with t the largest argument of
-    the output unit: ‖w‖₁/√d for d hidden signs (a bias joins the norm and the count), ‖w‖₂ for a
-    single unit on real inputs. Without a bias that unit has no loss at all where its input is zero,
-    since sgn 0 = +1 for every draw, so b = 0.
-    """
-    if not network.widths and not network.bias:
-        return 0.0
-    weight = network.output.weight.mean.detach().double()
-    if network.widths:
-        argument = float(weight.abs().sum()) / math.sqrt(2 * weight.shape[1])
-    else:
-        argument = float(weight.norm()) / math.sqrt(2)
-    # erfc falls by at most a factor 1 + 2z² · (relative error) when its argument is rounded.
-    slack = (weight.numel() + 8) * UNIT_ROUNDOFF * (1 + 2 * argument**2)
-    return max(0.0, math.erfc(argument) / 2 * (1 - 4 * slack))
+    return exact.upper(derandomised, gibbs, c.lower_right, 0.5)
 
 
 def versions() -> dict[str, str]:

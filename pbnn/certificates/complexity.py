@@ -1,0 +1,130 @@
+"""What a posterior costs, rounded up: divergences and log-ratios in nats, least losses of votes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pbnn.networks import SignNetwork
+from pbnn.posteriors import BernoulliPosterior, DiagonalGaussianPosterior, GaussianPosterior
+from pbnn.quadrature import UNIT_ROUNDOFF
+
+Posterior = GaussianPosterior | DiagonalGaussianPosterior | BernoulliPosterior
+Terms = list[Tensor]
+"""Summands in float64, each right to a few units of its own size."""
+
+
+@torch.no_grad()
+def kl_upper(network: nn.Module) -> float:
+    """KL(Q‖P) in nats of all weights, in float64, rounded up by the worst case of its summation."""
+    if isinstance(network, SignNetwork):
+        parts = zip(network.copies(), network.layers(), strict=True)
+        weights: list[tuple[int, Posterior]] = [(n, layer.weight) for n, layer in parts]
+    else:
+        weights = [(1, part) for part in network.modules() if isinstance(part, Posterior)]
+    if not weights:
+        raise ValueError(f"`network` must have posteriors, got a {type(network).__name__}.")
+    total = sum(copies * _rounded_up(_KL[type(weight)](weight)) for copies, weight in weights)
+    return total * (1 + 2 * len(weights) * UNIT_ROUNDOFF)
+
+
+@torch.no_grad()
+def log_ratio_upper(posterior: Posterior, weight: Tensor) -> float:
+    """ln dQ/dP in nats of weights that were drawn, in float64, rounded up likewise."""
+    return _rounded_up(_LOG_RATIO[type(posterior)](posterior, weight.double()))
+
+
+def _rounded_up(summands: Terms) -> float:
+    """The sum, and the worst case of its error: 8 u of each summand and one u an addition."""
+    terms = sum(each.numel() for each in summands)
+    total = sum(float(each.sum()) for each in summands)
+    size = sum(float(each.abs().sum()) for each in summands)
+    return total + 2 * (terms + 8) * UNIT_ROUNDOFF * size
+
+
+def _gaussian_kl(q: Posterior) -> Terms:
+    return [(q.mean.double() - q.prior_mean.double()).square() / 2]
+
+
+def _diagonal_kl(q: Posterior) -> Terms:
+    assert isinstance(q, DiagonalGaussianPosterior)
+    mine, theirs = q.log_deviation.double(), q.prior_log_deviation.double()
+    moved = (q.mean.double() - q.prior_mean.double()) * torch.exp(-theirs)
+    half = len(q.mean) // len(mine) / 2
+    ratio = 2 * (mine - theirs)
+    # Rounding moves a ratio by 4 u of its parts, and its exponential by as much of itself.
+    slack = [part * half * ratio.abs().exp() for part in (mine, -mine, theirs, -theirs)]
+    return [moved.square() / 2, half * torch.expm1(ratio), -half * ratio, *slack]
+
+
+def _bernoulli_kl(q: Posterior) -> Terms:
+    summands = []
+    for own, theirs in _log_probabilities(q):
+        share = own.exp()
+        summands += [torch.where(share > 0, share * part, 0.0) for part in (own, -theirs)]
+    return summands
+
+
+def _log_probabilities(q: Posterior) -> list[tuple[Tensor, Tensor]]:
+    """Logarithms of the probabilities of +1 under Q and P, and those of −1."""
+    assert isinstance(q, BernoulliPosterior)
+    mine, prior = 2 * q.half_logit.double(), 2 * q.prior_half_logit.double()
+    return [(F.logsigmoid(s * mine), F.logsigmoid(s * prior)) for s in (1, -1)]
+
+
+def _gaussian_log_ratio(q: Posterior, weight: Tensor) -> Terms:
+    mean, prior = q.mean.double(), q.prior_mean.double()
+    move = mean - prior
+    return [move * weight, -move * (mean + prior) / 2]
+
+
+def _diagonal_log_ratio(q: Posterior, weight: Tensor) -> Terms:
+    assert isinstance(q, DiagonalGaussianPosterior)
+    mine, theirs = q.log_deviation.double(), q.prior_log_deviation.double()
+    own = (weight - q.mean.double()) * torch.exp(-mine)
+    other = (weight - q.prior_mean.double()) * torch.exp(-theirs)
+    copies = len(q.mean) // len(mine)
+    return [other.square() / 2, -own.square() / 2, copies * theirs, -copies * mine]
+
+
+def _bernoulli_log_ratio(q: Posterior, weight: Tensor) -> Terms:
+    (up, theirs_up), (down, theirs_down) = _log_probabilities(q)
+    own = torch.where(weight > 0, up, down)
+    return [own, -torch.where(weight > 0, theirs_up, theirs_down)]
+
+
+_KL: dict[type[Posterior], Callable[[Posterior], Terms]] = {
+    GaussianPosterior: _gaussian_kl,
+    DiagonalGaussianPosterior: _diagonal_kl,
+    BernoulliPosterior: _bernoulli_kl,
+}
+
+_LOG_RATIO: dict[type[Posterior], Callable[[Posterior, Tensor], Terms]] = {
+    GaussianPosterior: _gaussian_log_ratio,
+    DiagonalGaussianPosterior: _diagonal_log_ratio,
+    BernoulliPosterior: _bernoulli_log_ratio,
+}
+
+
+def least_loss_of_right_vote(network: SignNetwork) -> float:
+    r"""Lower bound, for every input, on the Gibbs loss: b = ½ erfc(t/√2), rounded down.
+
+    Wherever the vote is right the loss (1 − |F|)/2 is at least this, with t the largest argument of
+    the output unit: ‖w‖₁/√d for d hidden signs (a bias joins the norm and the count), ‖w‖₂ for a
+    single unit on real inputs. Without a bias that unit has no loss at all where its input is zero,
+    since sgn 0 = +1 for every draw, so b = 0.
+    """
+    if not network.widths and not network.bias:
+        return 0.0
+    weight = network.output.weight.mean.detach().double()
+    if network.widths:
+        argument = float(weight.abs().sum()) / math.sqrt(2 * weight.shape[1])
+    else:
+        argument = float(weight.norm()) / math.sqrt(2)
+    # erfc falls by at most a factor 1 + 2z² · (relative error) when its argument is rounded.
+    slack = (weight.numel() + 8) * UNIT_ROUNDOFF * (1 + 2 * argument**2)
+    return max(0.0, math.erfc(argument) / 2 * (1 - 4 * slack))
