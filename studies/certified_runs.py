@@ -202,7 +202,9 @@ def binary_network(cell: Cell, points: Points, progress: bool) -> Result:
     errors = {"gibbs": tested.gibbs}
     for name, networks in fixed.items():
         wrong = round(error(averaged(networks, x), y) * len(y))
-        certificates[name] = certify_one(wrong, len(y), None, budget, provenance)
+        certificates[name] = certify_one(
+            wrong, len(y), None, budget, provenance, vote=name == "vote"
+        )
         errors[name] = error(averaged(networks, test), label)
     measures = rows_of(certificates, errors) | {"point_evaluations": len(y) * cell["passes"]}
     # Chernoff: losses of fresh networks on fresh points are what the step of draws is for, too.

@@ -121,13 +121,17 @@ def test_the_certificate_of_one_network_is_the_formula():
     made, _, _ = readout()
     weight = made.weight.sample(generator(0, "one"))
     ratio = log_ratio_upper(made.weight, weight)
-    share = 0.5 * 0.05 / (3 * 20)
+    share = 0.25 * 0.05 / (3 * 20)
     drawn = certify_one(30, 400, ratio, BUDGET, PROVENANCE)
     assert drawn.bound == pytest.approx(rivasplata(30 / 400, ratio, 400, delta=share), rel=1e-9)
     fixed = certify_one(30, 400, None, BUDGET, PROVENANCE)
     assert fixed.bound == pytest.approx(clopper_pearson(30, 400, delta=share), rel=1e-9)
     assert (drawn.predictor, fixed.predictor) == ("drawn network", "fixed network")
-    for certificate in (drawn, fixed):
+    vote = certify_one(30, 400, None, BUDGET, PROVENANCE, vote=True)
+    assert (vote.predictor, vote.bound) == ("fixed vote", fixed.bound)
+    with pytest.raises(ValueError, match="vote"):
+        certify_one(30, 400, ratio, BUDGET, PROVENANCE, vote=True)
+    for certificate in (drawn, fixed, vote):
         verify(Certificate.from_dict(certificate.to_dict()))
     with pytest.raises(ValueError, match="errors"):
         certify_one(401, 400, None, BUDGET, PROVENANCE)

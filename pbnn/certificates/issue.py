@@ -67,7 +67,13 @@ def holdout_bound(errors: int, n: int, budget: Budget, rounding: float) -> float
 
 
 def certify_one(
-    errors: int, n: int, log_ratio: float | None, budget: Budget, provenance: Provenance
+    errors: int,
+    n: int,
+    log_ratio: float | None,
+    budget: Budget,
+    provenance: Provenance,
+    *,
+    vote: bool = False,
 ) -> Certificate:
     r"""Certificate of one network: drawn once from the posterior, or fixed beforehand.
 
@@ -84,13 +90,18 @@ def certify_one(
     budget : Budget
         Of the family "classes".
     provenance : Provenance
+    vote : bool
+        Whether it is the vote of several networks that were known before: an event of its own
+        beside that of one network, with its own share of δ.
     """
     if not 0 <= errors <= n or n < 1:
         raise ValueError(f"`errors` must lie in 0, …, n, got {errors} of {n}.")
+    if vote and log_ratio is not None:
+        raise ValueError("`vote` must be of fixed networks, got the log-ratio of a drawn one.")
     theorem, kl = ("clopper_pearson", 0.0) if log_ratio is None else ("rivasplata", log_ratio)
     return closed(
         Certificate(
-            predictor=PREDICTORS[theorem][0],
+            predictor=PREDICTORS[theorem][vote],
             bound=1.0,
             theorem=theorem,
             risk=errors / n,

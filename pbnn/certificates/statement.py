@@ -36,8 +36,8 @@ SHARES: dict[str, dict[bool, dict[str, float]]] = {
         False: {"gibbs": 0.85, "gibbs_draws": 0.1, "tandem": 0.025, "tandem_draws": 0.025},
     },
     "classes": {
-        True: {"gibbs": 0.5, "single": 0.5},
-        False: {"gibbs": 0.4, "gibbs_draws": 0.1, "single": 0.5},
+        True: {"gibbs": 0.5, "single": 0.25, "fixed_vote": 0.25},
+        False: {"gibbs": 0.4, "gibbs_draws": 0.1, "single": 0.25, "fixed_vote": 0.25},
     },
 }
 """Share of δ of each event, by the family of predictors that are certified together and by whether
@@ -59,7 +59,7 @@ PREDICTORS = {
     "tandem": ("vote", "vote of trees"),
     "recursive": ("randomised network",),
     "rivasplata": ("drawn network",),
-    "clopper_pearson": ("fixed network",),
+    "clopper_pearson": ("fixed network", "fixed vote"),
 }
 """Whom a theorem speaks of: networks with one set of weights, or a `PBGNet` of several layers."""
 
@@ -126,7 +126,7 @@ class Certificate:
         "randomised network" or "randomised tree" (a fresh one of the posterior for every
         prediction), "vote" or "vote of trees" (the sign of the aggregate, or the most frequent
         class), "drawn network" (drawn once, after the posterior was fixed) or "fixed network"
-        (known before the certification points were): see `PREDICTORS`.
+        or "fixed vote" (known before the certification points were): see `PREDICTORS`.
     bound : float
         The predictor's risk is at most this, with probability at least 1 − δ/(seeds · choices)
         for this network alone, and 1 − δ for all that `budget` counts.
@@ -308,7 +308,8 @@ def _bound(c: Certificate) -> float:
         shares = {"delta": events["gibbs"], "delta_mc": events["gibbs_draws"]}
         return exact.upper(recursive, frequencies, kls, sizes, gamma=gammas, **shares)
     if c.theorem == "clopper_pearson":
-        return exact.upper(clopper_pearson, round(c.risk * n), n, delta=events["single"])
+        event = "fixed_vote" if c.predictor == "fixed vote" else "single"
+        return exact.upper(clopper_pearson, round(c.risk * n), n, delta=events[event])
     gibbs = exact.upper(maurer, risk, kl, n, delta=events["gibbs"])
     if c.theorem == "maurer":
         return gibbs

@@ -61,6 +61,27 @@ def test_every_figure_is_that_of_a_sound_certificate(finished):
     assert sorted(bounds) == pytest.approx(sorted(table["certificate"]))
 
 
+def test_the_events_of_all_certificates_of_a_network_spend_no_more_than_its_delta(finished):
+    stored = json.loads((finished[1] / "certificates.json").read_text(encoding="utf-8"))
+    stored.pop("schema_version")
+    counts = set()
+    for each in stored.values():
+        spent = []
+        for record in each.values():
+            # The vote of a posterior follows from the event of its Gibbs risk.
+            if record["theorem"] == "derandomised":
+                continue
+            if record["theorem"] in ("maurer", "recursive"):
+                spent += [v for name, v in record["events"].items() if name.startswith("gibbs")]
+            else:
+                event = "fixed_vote" if record["predictor"] == "fixed vote" else "single"
+                spent.append(record["events"][event])
+        budget = Certificate.from_dict(record).budget
+        assert sum(spent) <= budget.each() * (1 + 1e-12)
+        counts.add(len(spent))
+    assert max(counts) == 4
+
+
 def test_points_of_the_certification_split_shape_neither_inputs_nor_prior():
     task = load("digits")
     for cell in certified_mnist.PRIORS.values():
