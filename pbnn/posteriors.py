@@ -58,12 +58,6 @@ class GaussianPosterior(nn.Module):
         return self.mean
 
     @torch.no_grad()
-    def log_ratio(self, weight: Tensor) -> Tensor:
-        r"""ln dQ/dP of weights in nats, in float64; its mean over draws is the KL."""
-        mean, prior = self.mean.double(), self.prior_mean.double()
-        return ((mean - prior) * (weight.double() - (mean + prior) / 2)).sum()
-
-    @torch.no_grad()
     def adopt_as_prior(self) -> None:
         """Make the current posterior the prior: KL becomes 0. Only before certification data."""
         self.prior_mean.copy_(self.mean)
@@ -130,15 +124,6 @@ class DiagonalGaussianPosterior(nn.Module):
     def mode(self) -> Tensor:
         """The most probable weights: the mean."""
         return self.mean
-
-    @torch.no_grad()
-    def log_ratio(self, weight: Tensor) -> Tensor:
-        r"""ln dQ/dP of weights in nats, in float64; its mean over draws is the KL."""
-        weight, mean, prior = weight.double(), self.mean.double(), self.prior_mean.double()
-        mine, theirs = self.log_deviation.double(), self.prior_log_deviation.double()
-        own = ((weight - mean) * torch.exp(-mine)).square()
-        other = ((weight - prior) * torch.exp(-theirs)).square()
-        return ((other - own) / 2 + theirs - mine).sum()
 
     @torch.no_grad()
     def adopt_as_prior(self) -> None:
@@ -232,15 +217,6 @@ class BernoulliPosterior(nn.Module):
         if not 0 < size < 1:
             raise ValueError(f"`size` must lie in (0, 1), got {size}.")
         self.half_logit.copy_(math.atanh(size) * self.mode())
-
-    @torch.no_grad()
-    def log_ratio(self, weight: Tensor) -> Tensor:
-        """ln dQ/dP of signs in nats, in float64; its mean over draws is the KL."""
-        mine, prior = 2 * self.half_logit.double(), 2 * self.prior_half_logit.double()
-        up = weight > 0
-        signed = (torch.where(up, each, -each) for each in (mine, prior))
-        own, theirs = (F.logsigmoid(each) for each in signed)
-        return (own - theirs).sum()
 
     def ternary(self) -> Tensor:
         """The signs of probability at least ¾, and 0 for the others."""

@@ -33,7 +33,7 @@ from pbnn.environment import environment
 from pbnn.features import RandomConvolution, along, principal_axes, random_convolution
 from pbnn.inputs import CANONICAL, Part, Points, sample_of
 from pbnn.methods import points_of
-from pbnn.networks import BinaryNetwork, GaussianReadout, binarise
+from pbnn.networks import BinaryNetwork, BLRNet, GaussianReadout, binarise
 from pbnn.objectives import BoundObjective
 from pbnn.seeding import generator
 from pbnn.training import FitConfig, checkpoint_bytes, fit
@@ -110,13 +110,7 @@ def random_features(cell: Cell, points: Points, progress: bool) -> Result:
     tested = {"gibbs": test.gibbs, "vote": test.vote, "single": test_errors / test.n}
     measures |= rows_of(certificates, tested) | {"vote_train": train.vote}
     seconds["certificate"] = time.perf_counter() - began - sum(seconds.values())
-    return {
-        "measures": measures,
-        "certificates": {name: each.to_dict() for name, each in certificates.items()},
-        "curve": curve,
-        "seconds": seconds,
-        "network": readout,
-    }
+    return result_of(readout, certificates, measures, curve, seconds)
 
 
 def recursive_features(cell: Cell, points: Points, progress: bool) -> Result:
@@ -148,13 +142,8 @@ def recursive_features(cell: Cell, points: Points, progress: bool) -> Result:
     certificates = {"gibbs": certify_recursive(steps, budget, provenance)}
     test = readout_risks(readout, *points.test)
     seconds["certificate"] = time.perf_counter() - began - sum(seconds.values())
-    return {
-        "measures": rows_of(certificates, {"gibbs": test.gibbs}),
-        "certificates": {name: each.to_dict() for name, each in certificates.items()},
-        "curve": curve,
-        "seconds": seconds,
-        "network": readout,
-    }
+    measures = rows_of(certificates, {"gibbs": test.gibbs})
+    return result_of(readout, certificates, measures, curve, seconds)
 
 
 def featured(points: Points, cell: Cell) -> Points:
@@ -213,18 +202,25 @@ def binary_network(cell: Cell, points: Points, progress: bool) -> Result:
     for name in fixed:
         wrong = round(certificates[name].risk * len(y))
         measures[f"{name}_bound_holdout"] = holdout(wrong, len(y), cell)
-    return {
-        "measures": measures,
-        "certificates": {name: each.to_dict() for name, each in certificates.items()},
-        "curve": curve,
-        "seconds": seconds,
-        "network": network,
-    }
+    return result_of(network, certificates, measures, curve, seconds)
 
 
 def averaged(networks: list[BinaryNetwork], x: Tensor) -> Tensor:
     """Mean class probabilities of networks, whose scores batch normalisation has scaled alike."""
     return torch.stack([scores_of(each, x).softmax(1) for each in networks]).mean(0)
+
+
+def result_of(
+    network: BLRNet | GaussianReadout,
+    certificates: dict[str, Certificate],
+    measures: dict[str, Any],
+    curve: list[dict[str, Any]],
+    seconds: dict[str, float],
+) -> Result:
+    """What every run hands back."""
+    stored = {name: each.to_dict() for name, each in certificates.items()}
+    result = {"measures": measures, "certificates": stored, "curve": curve, "seconds": seconds}
+    return result | {"network": network}
 
 
 def rows_of(certificates: dict[str, Certificate], errors: dict[str, float]) -> dict[str, Any]:

@@ -8,14 +8,7 @@ from torch import nn
 
 from pbnn.bounds import clopper_pearson, exact
 from pbnn.certificates.complexity import kl_upper, least_loss_of_right_vote
-from pbnn.certificates.statement import (
-    PREDICTORS,
-    Budget,
-    Certificate,
-    Provenance,
-    closed,
-    versions,
-)
+from pbnn.certificates.statement import Budget, Certificate, Provenance, stated
 from pbnn.evaluation import Risks
 from pbnn.networks import SignNetwork, fingerprint
 
@@ -99,23 +92,15 @@ def certify_one(
     if vote and log_ratio is not None:
         raise ValueError("`vote` must be of fixed networks, got the log-ratio of a drawn one.")
     theorem, kl = ("clopper_pearson", 0.0) if log_ratio is None else ("rivasplata", log_ratio)
-    return closed(
-        Certificate(
-            predictor=PREDICTORS[theorem][vote],
-            bound=1.0,
-            theorem=theorem,
-            risk=errors / n,
-            risk_upper=1.0,
-            draws=0,
-            rounding=0.0,
-            kl=kl,
-            n=n,
-            lower_right=0.0,
-            budget=budget,
-            events=budget.events(exact=True),
-            provenance=provenance,
-            versions=versions(),
-        )
+    return stated(
+        theorem,
+        int(vote),
+        risk=errors / n,
+        kl=kl,
+        n=n,
+        budget=budget,
+        events=budget.events(exact=True),
+        provenance=provenance,
     )
 
 
@@ -136,23 +121,18 @@ def _close(
     # A pair of networks gathers the rounding of both.
     rounding = 2 * risks.rounding if second_order else risks.rounding
     lower_right = least_loss_of_right_vote(network) if isinstance(network, SignNetwork) else 0.0
-    return closed(
-        Certificate(
-            predictor=PREDICTORS[theorem][tree],
-            bound=1.0,
-            theorem=theorem,
-            risk=risk,
-            risk_upper=1.0,
-            draws=draws,
-            rounding=rounding,
-            kl=kl_upper(network),
-            n=risks.n,
-            lower_right=lower_right,
-            budget=budget,
-            events=events,
-            provenance=provenance,
-            versions=versions(),
-            losses=[list(pair) for pair in risks.losses],
-            group=risks.group,
-        )
+    return stated(
+        theorem,
+        tree,
+        risk=risk,
+        draws=draws,
+        rounding=rounding,
+        kl=kl_upper(network),
+        n=risks.n,
+        lower_right=lower_right,
+        budget=budget,
+        events=events,
+        provenance=provenance,
+        losses=[list(pair) for pair in risks.losses],
+        group=risks.group,
     )

@@ -9,14 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from pbnn.bounds import recursive, recursive_excess
-from pbnn.certificates.statement import (
-    PREDICTORS,
-    Budget,
-    Certificate,
-    Provenance,
-    closed,
-    versions,
-)
+from pbnn.certificates.statement import Budget, Certificate, Provenance, stated
 
 GAMMAS = [k / 20 for k in range(1, 21)]
 """Weights of the posterior before, among which the least bound is taken: no event depends on it."""
@@ -75,24 +68,16 @@ def certify_recursive(steps: Sequence[Step], budget: Budget, provenance: Provena
             for gamma in GAMMAS
         }
         row["gamma"], bound = min(found.items(), key=lambda item: item[1])
-    return closed(
-        Certificate(
-            predictor=PREDICTORS["recursive"][0],
-            bound=1.0,
-            theorem="recursive",
-            risk=float(steps[-1].wrong.double().mean()),
-            risk_upper=1.0,
-            draws=len(steps[-1].wrong),
-            rounding=0.0,
-            kl=rows[-1]["kl"],
-            n=first["n"],
-            lower_right=0.0,
-            budget=budget,
-            events=events,
-            provenance=provenance,
-            versions=versions(),
-            steps=rows,
-        )
+    return stated(
+        "recursive",
+        risk=float(steps[-1].wrong.double().mean()),
+        draws=len(steps[-1].wrong),
+        kl=rows[-1]["kl"],
+        n=first["n"],
+        budget=budget,
+        events=events,
+        provenance=provenance,
+        steps=rows,
     )
 
 

@@ -265,6 +265,14 @@ def verify(certificate: Certificate, where: str = "certificate") -> None:
         raise ValueError(f"{where} does not hold: {error}.") from error
 
 
+def stated(theorem: str, kind: int = 0, **given: Any) -> Certificate:
+    """A certificate from what it needs: the predictor of that kind, with nothing drawn or rounded
+    unless that is given, and with its bound."""
+    plain: dict[str, Any] = {"draws": 0, "rounding": 0.0, "lower_right": 0.0}
+    plain |= {"predictor": PREDICTORS[theorem][kind], "theorem": theorem, "versions": versions()}
+    return closed(Certificate(**(plain | {"risk_upper": 1.0, "bound": 1.0} | given)))
+
+
 def closed(certificate: Certificate) -> Certificate:
     """With `risk_upper` and `bound` computed from all the other fields, rounded outward."""
     with_risk = dataclasses.replace(certificate, risk_upper=_risk_upper(certificate))

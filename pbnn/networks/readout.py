@@ -20,9 +20,8 @@ class GaussianReadout(nn.Module):
         \qquad s_k \sim \mathcal N\Bigl(\theta_k \cdot x, \sum_i \sigma_i^2 x_i^2\Bigr)
 
     independently over classes, so that the risk of the randomised network is exact:
-    `pbnn.scores.gibbs_loss`. The prior is :math:`\mathcal N(0, I)`,
-    until `adopt_as_prior`. Scores of a class of weights
-    are compared only with each other, so the scale of a point's features has no effect.
+    `pbnn.scores.gibbs_loss`. The prior is :math:`\mathcal N(0, I)` until `adopt_as_prior`. Scores
+    are compared with each other only, so the scale of a point's features has no effect.
 
     Parameters
     ----------
