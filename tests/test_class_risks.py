@@ -169,6 +169,11 @@ def test_the_recursive_certificate_is_the_best_of_its_weights():
     ]
     assert found.bound == pytest.approx(min(grid), rel=1e-9)
     assert found.n == 4000
+    # How often the excess loss l − γ l' is at least 0, 1 − γ and 1, at γ = ½.
+    for step, told in zip(steps[1:], found.steps[1:], strict=True):
+        excess = step.wrong.double() - step.prior_wrong.double() / 2
+        levels = [float((excess >= level).double().mean()) for level in (0.0, 0.5, 1.0)]
+        assert told["frequency"] == pytest.approx(levels, abs=1e-12)
     later = [dict(found.steps[0]), dict(found.steps[1], kl=0.0), dict(found.steps[2])]
     with pytest.raises(ValueError, match="does not hold"):
         verify(dataclasses.replace(found, steps=later))

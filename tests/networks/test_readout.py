@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import pytest
 import torch
 
@@ -70,6 +73,25 @@ def test_the_stated_rounding_covers_single_precision_features_and_permuted_sums(
         other.weight.log_deviation.copy_(made.weight.log_deviation[:, order])
     one, same = readout_risks(made, x, y), readout_risks(other, x[:, order], y)
     assert abs(one.gibbs - same.gibbs) <= one.rounding + same.rounding
+
+
+def test_the_stated_rounding_covers_scores_that_cancel():
+    # Two large scores that differ by little: in float64 their lead is wrong in its leading digits.
+    made, x = GaussianReadout(500, 2, dtype=torch.float64), normal(20, 500, of="x")
+    with torch.no_grad():
+        made.weight.mean.copy_(1e9 * normal(1, 500, of="mean").expand(2, 500))
+        made.weight.mean[0].add_(normal(500, of="lead"))
+    found = readout_risks(made, x, torch.zeros(20, dtype=torch.int64))
+    exact = []
+    for point in x.tolist():
+        own, other = (
+            sum(Fraction(w) * Fraction(v) for w, v in zip(weight, point, strict=True))
+            for weight in made.weight.mean.tolist()
+        )
+        norm = math.sqrt(sum(v * v for v in point))
+        exact.append(math.erfc(float(own - other) / norm / 2) / 2)
+    off = abs(found.gibbs - sum(exact) / 20)
+    assert 1e-9 < off <= found.rounding
 
 
 def test_a_point_whose_lead_rounding_leaves_open_counts_as_an_error():
