@@ -32,6 +32,7 @@ from pbnn.data import Splits, Task, load, published_split, split
 from pbnn.environment import environment
 from pbnn.features import RandomConvolution, along, principal_axes, random_convolution
 from pbnn.inputs import CANONICAL, Part, Points, sample_of
+from pbnn.layers import freeze_statistics
 from pbnn.methods import points_of
 from pbnn.networks import BinaryNetwork, BLRNet, GaussianReadout, binarise
 from pbnn.objectives import BoundObjective
@@ -105,7 +106,7 @@ def random_features(cell: Cell, points: Points, progress: bool) -> Result:
     certificates = {
         "gibbs": certify_gibbs(readout, train, budget, provenance),
         "vote": certify_vote(readout, train, budget, provenance),
-        "single": certify_one(errors, len(y), ratio, budget, provenance),
+        "single": certify_one(readout, errors, len(y), budget, provenance, log_ratio=ratio),
     }
     tested = {"gibbs": test.gibbs, "vote": test.vote, "single": test_errors / test.n}
     measures |= rows_of(certificates, tested) | {"vote_train": train.vote}
@@ -172,10 +173,8 @@ def binary_network(cell: Cell, points: Points, progress: bool) -> Result:
     how = cell | {"method": STRAIGHT, "options": IMAGE_METHODS[STRAIGHT]}
     network, curve = trained(how, *points.prior, Path(), progress)
     few = points.prior[0][: cell["re_estimated_on"]]
-    for block in network.layers():
-        block.layer.weight.adopt_as_prior()
-        if block.tail.norm is not None:
-            block.tail.norm.freeze()
+    network.adopt_as_prior()
+    freeze_statistics(network, cell["splits"]["prior"])
     seconds = {"training": time.perf_counter() - began}
     provenance = Provenance(cell["prior_text"], seed, cell["splits"])
     draws = generator(seed, "certification draws", device=x.device)
@@ -183,17 +182,17 @@ def binary_network(cell: Cell, points: Points, progress: bool) -> Result:
     test_draws = generator(seed, "test draws", device=x.device)
     tested = drawn_risks(network, test, label, group=cell["group"], passes=1, generator=test_draws)
     seconds["draws"] = time.perf_counter() - began - sum(seconds.values())
-    mode = binarise(network).re_estimate(few)
     source = generator(seed, "members", device=x.device)
-    members = [binarise(network, "sample", source).re_estimate(few) for _ in range(cell["members"])]
-    fixed = {"single": [mode], "vote": members}
+    members = [binarise(network, "sample", source) for _ in range(cell["members"])]
+    fixed = {"single": [binarise(network)], "vote": members}
+    for member in (member for networks in fixed.values() for member in networks):
+        freeze_statistics(member.re_estimate(few), cell["splits"]["prior"])
     certificates = {"gibbs": certify_gibbs(network, train, budget, provenance)}
     errors = {"gibbs": tested.gibbs}
     for name, networks in fixed.items():
         wrong = round(error(averaged(networks, x), y) * len(y))
-        certificates[name] = certify_one(
-            wrong, len(y), None, budget, provenance, vote=name == "vote"
-        )
+        voters = networks if name == "vote" else networks[0]
+        certificates[name] = certify_one(voters, wrong, len(y), budget, provenance)
         errors[name] = error(averaged(networks, test), label)
     measures = rows_of(certificates, errors) | {"point_evaluations": len(y) * cell["passes"]}
     # Chernoff: losses of fresh networks on fresh points are what the step of draws is for, too.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 
 import pytest
 import torch
 
-from pbnn.bounds import betting, clopper_pearson, maurer, recursive, rivasplata
+from pbnn.bounds import betting, clopper_pearson, maurer, occam, recursive, rivasplata
 from pbnn.certificates import (
     Budget,
     Certificate,
@@ -17,22 +19,29 @@ from pbnn.certificates import (
     certify_one,
     certify_recursive,
     certify_vote,
+    code_length,
     kl_upper,
     log_ratio_upper,
     verify,
 )
 from pbnn.class_risks import drawn_risks, readout_errors, readout_risks
-from pbnn.networks import BLRNet, GaussianReadout
+from pbnn.layers import freeze_statistics
+from pbnn.networks import BLRNet, GaussianReadout, binarise
+from pbnn.posteriors import BernoulliPosterior
 from pbnn.seeding import generator
 
 BUDGET = Budget(0.05, 3, 20, "classes")
-PROVENANCE = Provenance("fixed", 0, {"certification": "ab"})
+SPLITS = {"prior": "ff", "certification": "ab"}
+PROVENANCE = Provenance("fixed", 0, SPLITS)
 
 
 def network():
     made = BLRNet((1, 6, 6), "3C3-MP2-SM3", generator=generator(0, "network"))
     x = torch.rand(24, 1, 6, 6, generator=generator(0, "images"))
-    return made.re_estimate(x).eval(), x, torch.arange(24) % 3
+    # Statistics of other images than those that are certified.
+    made.re_estimate(torch.rand(24, 1, 6, 6, generator=generator(1, "images"))).eval()
+    freeze_statistics(made, SPLITS["prior"])
+    return made, x, torch.arange(24) % 3
 
 
 def readout():
@@ -122,19 +131,19 @@ def test_the_certificate_of_one_network_is_the_formula():
     weight = made.weight.sample(generator(0, "one"))
     ratio = log_ratio_upper(made.weight, weight)
     share = 0.25 * 0.05 / (3 * 20)
-    drawn = certify_one(30, 400, ratio, BUDGET, PROVENANCE)
+    drawn = certify_one(made, 30, 400, BUDGET, PROVENANCE, log_ratio=ratio)
     assert drawn.bound == pytest.approx(rivasplata(30 / 400, ratio, 400, delta=share), rel=1e-9)
-    fixed = certify_one(30, 400, None, BUDGET, PROVENANCE)
+    fixed = certify_one(made, 30, 400, BUDGET, PROVENANCE)
     assert fixed.bound == pytest.approx(clopper_pearson(30, 400, delta=share), rel=1e-9)
     assert (drawn.predictor, fixed.predictor) == ("drawn network", "fixed network")
-    vote = certify_one(30, 400, None, BUDGET, PROVENANCE, vote=True)
+    vote = certify_one([made, made], 30, 400, BUDGET, PROVENANCE)
     assert (vote.predictor, vote.bound) == ("fixed vote", fixed.bound)
     with pytest.raises(ValueError, match="vote"):
-        certify_one(30, 400, ratio, BUDGET, PROVENANCE, vote=True)
+        certify_one([made], 30, 400, BUDGET, PROVENANCE, log_ratio=ratio)
     for certificate in (drawn, fixed, vote):
         verify(Certificate.from_dict(certificate.to_dict()))
     with pytest.raises(ValueError, match="errors"):
-        certify_one(401, 400, None, BUDGET, PROVENANCE)
+        certify_one(made, 401, 400, BUDGET, PROVENANCE)
 
 
 def test_errors_of_fresh_read_outs_are_binomial_with_the_gibbs_risk():
@@ -179,3 +188,74 @@ def test_the_recursive_certificate_is_the_best_of_its_weights():
         verify(dataclasses.replace(found, steps=later))
     with pytest.raises(ValueError, match="steps"):
         certify_recursive(steps[1:], BUDGET, PROVENANCE)
+
+
+def statistics_of(split, of_drawn=False):
+    """A network whose batch normalisation is said to be of this split, or is not frozen."""
+    made, x, y = network()
+    known = binarise(made, "sample", generator(0, "known")) if of_drawn else made
+    known.re_estimate(x if split == "ab" else x.flip(0))
+    if split is not None:
+        freeze_statistics(known, split)
+    else:
+        for block in known.layers():
+            if block.tail.norm is not None:
+                block.tail.norm.split = None
+    return known, x, y
+
+
+@pytest.mark.parametrize(
+    ("split", "told"), [("ab", "certification"), (None, "not frozen"), ("", "unknown")]
+)
+def test_a_certificate_refuses_statistics_fitted_on_certification_points(split, told):
+    made, x, y = statistics_of(split)
+    risks = drawn_risks(made, x, y, group=4, passes=2, generator=generator(0, "draws"))
+    with pytest.raises(ValueError, match=told):
+        certify_gibbs(made, risks, BUDGET, PROVENANCE)
+    known, *_ = statistics_of(split, of_drawn=True)
+    for one in (known, [known], known.fold(), [statistics_of("ff", of_drawn=True)[0], known]):
+        with pytest.raises(ValueError, match=told):
+            certify_one(one, 3, 24, BUDGET, PROVENANCE)
+
+
+def test_statistics_that_are_estimated_again_are_of_no_known_split_until_it_is_said():
+    known, x, _ = statistics_of("ff", of_drawn=True)
+    assert certify_one(known, 3, 24, BUDGET, PROVENANCE).bound > 3 / 24
+    with pytest.raises(ValueError, match="unknown"):
+        certify_one(known.re_estimate(x), 3, 24, BUDGET, PROVENANCE)
+    freeze_statistics(known, "ff")
+    certify_one(known.fold(), 3, 24, BUDGET, PROVENANCE)
+
+
+def test_the_most_probable_network_is_certified_by_the_length_of_its_code():
+    posterior = BernoulliPosterior(torch.tensor([0.0, 0.5, -0.8]))
+    with torch.no_grad():
+        posterior.half_logit.copy_(torch.tensor([-1.0, 2.0, 3.0]))
+    # Signs −, +, + have the prior probabilities 1/2, 3/4 and 1/10.
+    nats = code_length(posterior)
+    assert nats == pytest.approx(-math.log(0.5 * 0.75 * 0.1), abs=1e-6)
+    budget = Budget(0.05, 3, 20, "coded")
+    coded = certify_one(posterior, 30, 400, budget, PROVENANCE, nats=nats)
+    share = 0.25 * 0.05 / (3 * 20)
+    assert coded.bound == pytest.approx(occam(30 / 400, nats, 400, delta=share), rel=1e-9)
+    assert coded.predictor == "coded network"
+    verify(Certificate.from_dict(coded.to_dict()))
+    with pytest.raises(ValueError, match="binary weights"):
+        code_length(readout()[0])
+    for bad, told in (({"log_ratio": 1.0}, "log_ratio"), ({}, "nats")):
+        one = posterior if bad else [posterior, posterior]
+        with pytest.raises(ValueError, match=told):
+            certify_one(one, 30, 400, budget, PROVENANCE, nats=nats, **bad)
+    with pytest.raises(ValueError, match="family"):
+        certify_one(posterior, 30, 400, BUDGET, PROVENANCE, nats=nats)
+
+
+def test_codes_of_all_binary_networks_are_prefix_free():
+    """Kraft: a code of every network of three weights, under a prior that is not uniform."""
+    prior = torch.tensor([0.3, -0.9, 0.5])
+    total = 0.0
+    for signs in itertools.product((-1.0, 1.0), repeat=3):
+        posterior = BernoulliPosterior(prior, 0.7 * torch.tensor(signs))
+        total += math.exp(-code_length(posterior))
+    assert total == pytest.approx(1.0, abs=1e-6)
+    assert total <= 1.0

@@ -1,7 +1,18 @@
 """Certificates: what is promised of whom, on which evidence, and how to check it again."""
 
-from pbnn.certificates.complexity import kl_upper, least_loss_of_right_vote, log_ratio_upper
-from pbnn.certificates.issue import certify_gibbs, certify_one, certify_vote, holdout_bound
+from pbnn.certificates.complexity import (
+    code_length,
+    kl_upper,
+    least_loss_of_right_vote,
+    log_ratio_upper,
+)
+from pbnn.certificates.issue import (
+    certify_gibbs,
+    certify_one,
+    certify_vote,
+    check_statistics,
+    holdout_bound,
+)
 from pbnn.certificates.recursion import Step, certify_recursive
 from pbnn.certificates.statement import (
     PREDICTORS,
@@ -29,6 +40,8 @@ __all__ = [
     "certify_one",
     "certify_recursive",
     "certify_vote",
+    "check_statistics",
+    "code_length",
     "holdout_bound",
     "kl_upper",
     "least_loss_of_right_vote",

@@ -33,6 +33,29 @@ def kl_upper(network: nn.Module) -> float:
 
 
 @torch.no_grad()
+def code_length(network: nn.Module) -> float:
+    r"""Nats that describe the most probable binary network, rounded up.
+
+    .. math:: L = -\ln P(h) = \sum_i \ln \frac{2}{1 + h_i \theta^P_i}
+
+    The prior on signs is a code that any network of the same shape has; see `pbnn.bounds.occam`.
+
+    Raises
+    ------
+    ValueError
+        If weights are not signs: a density is no code.
+    """
+    weights = [part for part in network.modules() if isinstance(part, Posterior)]
+    if not weights or not all(isinstance(part, BernoulliPosterior) for part in weights):
+        raise ValueError("`network` must have binary weights, got others.")
+    summands = []
+    for part in weights:
+        (_, up), (_, down) = _log_probabilities(part)
+        summands.append(-torch.where(part.mode() > 0, up, down))
+    return _rounded_up(summands)
+
+
+@torch.no_grad()
 def log_ratio_upper(posterior: Posterior, weight: Tensor) -> float:
     """ln dQ/dP in nats of weights that were drawn, in float64, rounded up likewise."""
     return _rounded_up(_LOG_RATIO[type(posterior)](posterior, weight.double()))

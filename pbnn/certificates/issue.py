@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import nn
 
 from pbnn.bounds import clopper_pearson, exact
 from pbnn.certificates.complexity import kl_upper, least_loss_of_right_vote
-from pbnn.certificates.statement import Budget, Certificate, Provenance, stated
+from pbnn.certificates.statement import (
+    EVENTS,
+    PREDICTORS,
+    Budget,
+    Certificate,
+    Provenance,
+    stated,
+)
 from pbnn.evaluation import Risks
+from pbnn.layers import statistics_splits
 from pbnn.networks import SignNetwork, fingerprint
 
 
@@ -60,38 +69,60 @@ def holdout_bound(errors: int, n: int, budget: Budget, rounding: float) -> float
 
 
 def certify_one(
+    networks: nn.Module | Sequence[nn.Module],
     errors: int,
     n: int,
-    log_ratio: float | None,
     budget: Budget,
     provenance: Provenance,
     *,
-    vote: bool = False,
+    log_ratio: float | None = None,
+    nats: float | None = None,
 ) -> Certificate:
-    r"""Certificate of one network: drawn once from the posterior, or fixed beforehand.
+    r"""Certificate of one predictor: a network that is drawn, has a code, or was fixed beforehand.
 
     .. math:: \mathrm{kl}^+\Bigl(\frac kn, \frac1n \max\bigl(0, \ln\tfrac{dQ}{dP}(h)
-              + \ln\tfrac{2\sqrt n}{\delta_3}\bigr)\Bigr)
+              + \ln\tfrac{2\sqrt n}{\delta_3}\bigr)\Bigr), \qquad
+              \mathrm{kl}^+\Bigl(\frac kn, \frac{L(h) + \ln\frac1{\delta_3}}n\Bigr),
+
+    or the binomial tail.
 
     Parameters
     ----------
+    networks : module, or sequence of modules
+        The network, with the batch normalisation that it predicts with. Several are a vote, all of
+        them known before the points: an event of its own, with its own share of δ.
     errors, n : int
         Errors among the certification points, one whose class rounding leaves open among them.
-    log_ratio : float or None
-        `log_ratio_upper` of its weights: one draw, its seed fixed beforehand. None for a network
-        that was known before these points; its bound is the binomial tail.
     budget : Budget
-        Of the family "classes".
+        Of the family "classes", or for a code "coded".
     provenance : Provenance
-    vote : bool
-        Whether it is the vote of several networks that were known before: an event of its own
-        beside that of one network, with its own share of δ.
+    log_ratio : float, optional
+        `log_ratio_upper` of its weights: one draw, its seed fixed beforehand.
+    nats : float, optional
+        `code_length` of its weights, which may be any.
+
+    Raises
+    ------
+    ValueError
+        Among others if batch normalisation is not frozen, or its statistics are of another split
+        than the prior's or the feature split: `check_statistics`.
     """
+    vote = isinstance(networks, Sequence)
+    for network in networks if isinstance(networks, Sequence) else [networks]:
+        check_statistics(network, provenance)
     if not 0 <= errors <= n or n < 1:
         raise ValueError(f"`errors` must lie in 0, …, n, got {errors} of {n}.")
-    if vote and log_ratio is not None:
-        raise ValueError("`vote` must be of fixed networks, got the log-ratio of a drawn one.")
-    theorem, kl = ("clopper_pearson", 0.0) if log_ratio is None else ("rivasplata", log_ratio)
+    priced = {"rivasplata": log_ratio, "occam": nats}
+    given = {theorem: price for theorem, price in priced.items() if price is not None}
+    if len(given) > 1 or (vote and given):
+        raise ValueError(
+            "`log_ratio` or `nats` must be given for one network, drawn or coded, and neither for "
+            f"a vote, got {log_ratio} and {nats}."
+        )
+    theorem, kl = given.popitem() if given else ("clopper_pearson", 0.0)
+    events = budget.events(exact=True)
+    if EVENTS[PREDICTORS[theorem][vote]] not in events:
+        raise ValueError(f"`budget` must be of a family that pays for it, got {budget.family!r}.")
     return stated(
         theorem,
         int(vote),
@@ -99,9 +130,30 @@ def certify_one(
         kl=kl,
         n=n,
         budget=budget,
-        events=budget.events(exact=True),
+        events=events,
         provenance=provenance,
     )
+
+
+def check_statistics(network: nn.Module, provenance: Provenance) -> None:
+    """Refuse batch normalisation that certification points may have shaped.
+
+    Statistics, γ and β have no posterior, so no KL pays for them: they must be frozen, and come
+    from the prior's or the feature split, by the hash that `freeze_statistics` was given.
+
+    Raises
+    ------
+    ValueError
+        If not.
+    """
+    allowed = {provenance.splits.get(name) for name in ("prior", "feature")} - {None}
+    if odd := statistics_splits(network) - allowed:
+        of_what = {split: name for name, split in provenance.splits.items()}
+        told = sorted("not frozen" if s is None else of_what.get(s, "unknown") for s in odd)
+        raise ValueError(
+            "`network` must have batch normalisation frozen on the prior's or the feature split, "
+            f"got {', '.join(told)}."
+        )
 
 
 def _close(
@@ -112,6 +164,7 @@ def _close(
     events: dict[str, float],
     provenance: Provenance,
 ) -> Certificate:
+    check_statistics(network, provenance)
     if risks.network != fingerprint(network):
         raise ValueError("`risks` must be those of `network`, got the risks of another one.")
     tree = int(getattr(network, "posterior", None) == "tree")

@@ -21,6 +21,7 @@ from pbnn.bounds import (
     exact,
     maurer,
     monte_carlo,
+    occam,
     recursive,
     rivasplata,
     share_delta,
@@ -39,6 +40,10 @@ SHARES: dict[str, dict[bool, dict[str, float]]] = {
         True: {"gibbs": 0.5, "single": 0.25, "fixed_vote": 0.25},
         False: {"gibbs": 0.4, "gibbs_draws": 0.1, "single": 0.25, "fixed_vote": 0.25},
     },
+    "coded": {
+        True: {"gibbs": 0.5, "single": 0.25, "coded": 0.25},
+        False: {"gibbs": 0.4, "gibbs_draws": 0.1, "single": 0.25, "coded": 0.25},
+    },
 }
 """Share of δ of each event, by the family of predictors that are certified together and by whether
 the risks are exact. Of two classes the second-order bound rarely wins, so it gets little."""
@@ -50,6 +55,7 @@ THEOREMS = {
     "rivasplata": "disintegrated bound of one draw (Rivasplata et al. 2020)",
     "recursive": "Recursive PAC-Bayes (Wu et al. 2024)",
     "clopper_pearson": "binomial bound of a network fixed beforehand (Clopper and Pearson 1934)",
+    "occam": "code-length bound (Blumer et al. 1987; Langford 2005)",
 }
 
 
@@ -60,8 +66,17 @@ PREDICTORS = {
     "recursive": ("randomised network",),
     "rivasplata": ("drawn network",),
     "clopper_pearson": ("fixed network", "fixed vote"),
+    "occam": ("coded network",),
 }
 """Whom a theorem speaks of: networks with one set of weights, or a `PBGNet` of several layers."""
+
+EVENTS = {
+    "drawn network": "single",
+    "fixed network": "single",
+    "fixed vote": "fixed_vote",
+    "coded network": "coded",
+}
+"""On which share of δ the certificate of one known predictor stands."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +93,16 @@ class Budget:
         Length of the list of priors the reported one was chosen from, with these data in sight;
         divides δ once more, that is, costs ln(choices) nats. The list must be fixed beforehand:
         nothing pays for a prior that was made from the certificates of others.
-    family : {"signs", "classes"}
-        Which predictors share δ, a key of `SHARES`: random network and vote of two classes, or
-        random network, vote and one network of several.
+    family : {"signs", "classes", "coded"}
+        Which predictors share δ, a key of `SHARES`: random network and vote of two classes; random
+        network, one network and a vote of fixed ones, of several classes; or random network, one
+        drawn network and the most probable one by its code length.
     """
 
     delta: float = 0.05
     seeds: int = 1
     choices: int = 1000
-    family: Literal["signs", "classes"] = "signs"
+    family: Literal["signs", "classes", "coded"] = "signs"
 
     def each(self) -> float:
         """Probability of failure left for one network: δ/(seeds · choices), rounded down."""
@@ -125,8 +141,9 @@ class Certificate:
     predictor : str
         "randomised network" or "randomised tree" (a fresh one of the posterior for every
         prediction), "vote" or "vote of trees" (the sign of the aggregate, or the most frequent
-        class), "drawn network" (drawn once, after the posterior was fixed) or "fixed network"
-        or "fixed vote" (known before the certification points were): see `PREDICTORS`.
+        class), "drawn network" (drawn once, after the posterior was fixed), "coded network" (any
+        that has a code) or "fixed network" or "fixed vote" (known before the certification points
+        were): see `PREDICTORS`.
     bound : float
         The predictor's risk is at most this, with probability at least 1 − δ/(seeds · choices)
         for this network alone, and 1 − δ for all that `budget` counts.
@@ -141,7 +158,8 @@ class Certificate:
     rounding : float
         Allowance for floating-point error, included in `risk_upper`.
     kl : float
-        KL(Q‖P) in nats, rounded up; of a drawn network ln dQ/dP, of a fixed one 0.
+        KL(Q‖P) in nats, rounded up; of a drawn network ln dQ/dP, of a coded one the length of its
+        code, of a fixed one 0.
     n : int
         Size of the certification split.
     lower_right : float
@@ -308,16 +326,17 @@ def _bound(c: Certificate) -> float:
     risk, kl, n, events = c.risk_upper, c.kl, c.n, c.events
     if c.theorem == "tandem":
         return exact.upper(tandem, risk, kl, n, delta=events["tandem"])
-    if c.theorem == "rivasplata":
-        return exact.upper(rivasplata, risk, kl, n, delta=events["single"])
+    if c.theorem in ("rivasplata", "occam"):
+        single = {"rivasplata": rivasplata, "occam": occam}[c.theorem]
+        return exact.upper(single, risk, kl, n, delta=events[EVENTS[c.predictor]])
     if c.theorem == "recursive":
         frequencies, kls, sizes = ([s[name] for s in c.steps] for name in ("frequency", "kl", "n"))
         gammas = [step["gamma"] for step in c.steps[1:]]
         shares = {"delta": events["gibbs"], "delta_mc": events["gibbs_draws"]}
         return exact.upper(recursive, frequencies, kls, sizes, gamma=gammas, **shares)
     if c.theorem == "clopper_pearson":
-        event = "fixed_vote" if c.predictor == "fixed vote" else "single"
-        return exact.upper(clopper_pearson, round(c.risk * n), n, delta=events[event])
+        delta = events[EVENTS[c.predictor]]
+        return exact.upper(clopper_pearson, round(c.risk * n), n, delta=delta)
     gibbs = exact.upper(maurer, risk, kl, n, delta=events["gibbs"])
     if c.theorem == "maurer":
         return gibbs

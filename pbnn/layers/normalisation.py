@@ -61,11 +61,17 @@ class StochasticBatchNorm(nn.Module):
                 "`channels` must be positive, `eps` at least 0 and `momentum` in (0, 1], got "
                 f"{channels}, {eps} and {momentum}."
             )
-        self.eps, self.momentum, self.frozen = eps, momentum, False
+        self.eps, self.momentum = eps, momentum
+        self.split: str | None = None
         one = torch.ones(channels, dtype=dtype, device=device)
         self.gamma, self.beta = nn.Parameter(one.clone()), nn.Parameter(torch.zeros_like(one))
         self.register_buffer("running_mean", torch.zeros_like(one))
         self.register_buffer("running_var", one)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the running statistics, γ and β stay as they are."""
+        return self.split is not None
 
     @property
     def statistics(self) -> Statistics:
@@ -90,12 +96,21 @@ class StochasticBatchNorm(nn.Module):
         return signs
 
     def re_estimate(self, x: Moments | Tensor) -> None:
-        """Make the statistics of these units the running ones."""
+        """Make the statistics of these units the running ones; frozen ones are of no known split
+        from then on."""
         self._move(batch_statistics(x), 1.0)
+        self.split = None if self.split is None else ""
 
-    def freeze(self) -> None:
-        """Keep the running statistics, γ and β from now on, in training too."""
-        self.frozen = True
+    def freeze(self, split: str = "") -> None:
+        """Keep the running statistics, γ and β from now on, in training too.
+
+        Parameters
+        ----------
+        split : str
+            Hash of the split that all of them come from (`Splits.hashes`): a certificate asks for
+            it. Not part of a checkpoint.
+        """
+        self.split = split
         self.gamma.requires_grad_(False)
         self.beta.requires_grad_(False)
 
@@ -131,9 +146,31 @@ class ThresholdSign(nn.Module):
         gamma, beta = norm.gamma.detach(), norm.beta.detach()
         for name, value in threshold(norm.statistics, gamma, beta, norm.eps)._asdict().items():
             self.register_buffer(name, value)
+        self.split = norm.split
 
     def forward(self, a: Tensor) -> Tensor:
         """+1 where direction · a ≥ direction · level, else −1."""
         shape = (-1, *[1] * (a.ndim - 2))
         direction = self.direction.view(shape)
         return choose_sign(direction * a >= direction * self.level.view(shape), a)
+
+
+def freeze_statistics(network: nn.Module, split: str) -> None:
+    """Freeze every batch normalisation of a network, all of them fitted on this split.
+
+    Examples
+    --------
+    >>> norm = StochasticBatchNorm(1)
+    >>> freeze_statistics(norm, "hash of the prior split")
+    >>> statistics_splits(norm)
+    {'hash of the prior split'}
+    """
+    for part in network.modules():
+        if isinstance(part, StochasticBatchNorm):
+            part.freeze(split)
+
+
+def statistics_splits(network: nn.Module) -> set[str | None]:
+    """Hashes of the splits its normalisations come from; None for one that is not frozen."""
+    norms = (StochasticBatchNorm, ThresholdSign)
+    return {part.split for part in network.modules() if isinstance(part, norms)}
