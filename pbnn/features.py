@@ -266,10 +266,11 @@ def kernel_features(x: Tensor, landmarks: Tensor, width: float, emphasis: float 
 
 
 class Axes(NamedTuple):
-    """A centre (d,) and orthonormal directions (count, d)."""
+    """A centre (d,), orthonormal directions (count, d), and how far a sample spreads along each."""
 
     centre: Tensor
     directions: Tensor
+    spread: Tensor
 
 
 def principal_axes(sample: Tensor, count: int) -> Axes:
@@ -287,16 +288,18 @@ def principal_axes(sample: Tensor, count: int) -> Axes:
     Examples
     --------
     >>> axes = principal_axes(torch.tensor([[0.0, 1.0], [4.0, 1.0]]), 1)
-    >>> axes.centre, axes.directions.abs()
-    (tensor([2., 1.]), tensor([[1., 0.]]))
+    >>> axes.centre, axes.directions.abs(), axes.spread
+    (tensor([2., 1.]), tensor([[1., 0.]]), tensor([1.]))
     """
     if sample.ndim != 2 or not 1 <= count <= min(len(sample) - 1, sample.shape[1]):
         raise ValueError(
             f"`count` must lie in [1, min(m − 1, d)], got {count} for {tuple(sample.shape)}."
         )
     centre = sample.mean(0)
-    _, _, directions = torch.linalg.svd(_unit(sample - centre).double(), full_matrices=False)
-    return Axes(centre, directions[:count].to(sample))
+    deviations = _unit(sample - centre).double()
+    _, size, directions = torch.linalg.svd(deviations, full_matrices=False)
+    spread = size[:count] / len(sample) ** 0.5
+    return Axes(centre, directions[:count].to(sample), spread.to(sample))
 
 
 def along(x: Tensor, axes: Axes) -> Tensor:
@@ -308,11 +311,25 @@ def along(x: Tensor, axes: Axes) -> Tensor:
 
     Examples
     --------
-    >>> axes = Axes(torch.zeros(3), torch.eye(3)[:2])
+    >>> axes = Axes(torch.zeros(3), torch.eye(3)[:2], torch.ones(2))
     >>> along(torch.tensor([[3.0, 4.0, 9.0]]), axes)
     tensor([[0.6000, 0.8000]])
     """
     return _unit((x - axes.centre) @ axes.directions.T)
+
+
+def emphasised(coordinates: Tensor, axes: Axes, power: float) -> Tensor:
+    """Coordinates times a power of the spread along their axes, scaled to unit norm again.
+
+    To a linear score with an isotropic prior this is a prior whose deviations are as that power.
+
+    Examples
+    --------
+    >>> axes = Axes(torch.zeros(2), torch.eye(2), torch.tensor([4.0, 1.0]))
+    >>> emphasised(torch.tensor([[0.6, 1.6]]), axes, 0.5)
+    tensor([[0.6000, 0.8000]])
+    """
+    return _unit(coordinates * axes.spread**power)
 
 
 def _unit(x: Tensor) -> Tensor:

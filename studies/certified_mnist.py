@@ -41,20 +41,26 @@ FEATURES = {
     "filter_size": 5,
     "pool": 7,
     "power": 0.5,
+    "feature_points": 500,
+    "prior_share": 0.0,
     "axes": 499,
+    "emphases": [0.0, 0.25, 0.5, 0.75],
+    "trial_epochs": 2,
     "batch": 500,
     "learning_rate": 0.05,
 }
-"""Random binary convolutions and a Gaussian read-out."""
-BINARY = {
+"""Random binary convolutions and a Gaussian read-out, whose prior has one of several scales."""
+LEARNED = {
     "network": "binary_cnn",
     "weights": "binary",
+    "feature_points": 0,
+    "prior_share": 0.5,
     "batch": 128,
     "real_rate": 0.003,
     "binary_rate": 0.01,
-    "committed": 0.99,
+    "committed": 0.999,
     "re_estimated_on": 20 * 128,
-    "shifts": {"rotation": 0.08, "scale": 0.05, "shear": 0.05, "shift": 1 / 18},
+    "shifts": {"rotation": 0.1, "scale": 0.07, "shear": 0.07, "shift": 1 / 28},
     "group": 100,
     "members": 16,
 }
@@ -65,60 +71,76 @@ CANONICAL = {
     "cifar10": "none",
     "digits": "none",
 }
-PRIORS: dict[str, dict[str, Any]] = {
-    "data_free": FEATURES
-    | {
-        "feature_points": 500,
-        "prior_share": 0.0,
-        "prior_text": "isotropic; axes and centre of 500 images that are set aside, unlabelled",
-    },
-    "small_split": FEATURES
-    | {
-        "feature_points": 0,
-        "prior_share": 0.05,
-        "prior_text": "posterior of a data-free prior on a twentieth of the points",
-    },
-    "recursive": FEATURES
-    | {
-        "network": "recursive_features",
-        "feature_points": 500,
-        "prior_share": 0.0,
-        "shares": [1 / 16, 3 / 16, 1 / 4, 1 / 2],
-        "prior_text": "data-free; then the posterior of each part the prior of the next",
-    },
-    "learned_50": BINARY
-    | {
-        "feature_points": 0,
-        "prior_share": 0.5,
-        "prior_text": "trained on half of the points, augmented, without the others",
-    },
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "data_free": [
+        FEATURES | {"prior_text": "isotropic along axes of 500 unlabelled images set aside"},
+        FEATURES
+        | {
+            "network": "binary_readout",
+            "weights": "binary",
+            "axes": 150,
+            "emphases": [0.0],
+            "learning_rate": 0.1,
+            "group": 50,
+            "passes": 20,
+            "prior_text": "uniform signs along axes of 500 unlabelled images set aside",
+        },
+    ],
+    "small_split": [
+        FEATURES
+        | {
+            "feature_points": 0,
+            "prior_share": share,
+            "prior_text": "posterior of a data-free prior on the prior split",
+        }
+        for share in (0.01, 0.05, 0.1, 0.25, 0.5)
+    ],
+    "recursive": [
+        FEATURES
+        | {
+            "network": "recursive_features",
+            "emphases": [0.5],
+            "shares": [1 / 16, 3 / 16, 1 / 4, 1 / 2],
+            "prior_text": "data-free; then the posterior of each part the prior of the next",
+        }
+    ],
+    "learned_50": [
+        LEARNED | {"prior_text": "trained on the prior split alone, augmented"},
+        FEATURES
+        | {
+            "network": "learned_features",
+            "feature_points": 0,
+            "prior_share": 0.5,
+            "axes": 256,
+            "re_estimated_on": LEARNED["re_estimated_on"],
+            "prior_text": "read-out of the binary network, by the bound on the prior split",
+        },
+    ],
 }
-"""What a prior may look at, and what it is."""
+"""What a prior may look at, what it is, and the networks that it is tried with."""
+QUICK = {"architecture": "16C3-MP2-32C3-MP2-128FC-SM10", "pretraining": 1, "epochs": 4, "passes": 1}
+FULL = {"architecture": SMALL_IMAGES, "pretraining": 2, "epochs": 15, "passes": 20}
+LARGE = FULL | {"architecture": "32C5-MP2-64C5-MP2-512FC-SM10", "epochs": 40}
+COLOUR = FULL | {"architecture": "32C3-MP2-64C3-MP2-128C3-MP2-256FC-SM10"}
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {
-        "data_free": {"epochs": 5},
-        "small_split": {"epochs": 5},
-        "recursive": {"epochs": 3},
-        "learned_50": {
-            "architecture": "16C3-MP2-32C3-MP2-128FC-SM10",
-            "pretraining": 1,
-            "epochs": 4,
-            "passes": 1,
-        },
+        "random_features": {"epochs": 5},
+        "binary_readout": {"epochs": 5, "passes": 5},
+        "recursive_features": {"epochs": 3},
+        "learned_features": {"epochs": 3},
+        "binary_cnn": QUICK,
     },
     "full": {
-        "data_free": {"epochs": 20},
-        "small_split": {"epochs": 20},
-        "recursive": {"epochs": 10},
-        "learned_50": {
-            "architecture": SMALL_IMAGES,
-            "pretraining": 2,
-            "epochs": 40,
-            "passes": 20,
-        },
+        "random_features": {"epochs": 20},
+        "binary_readout": {"epochs": 20},
+        "recursive_features": {"epochs": 10},
+        "learned_features": {"epochs": 10},
+        "binary_cnn": FULL,
+        "binary_cnn mnist": LARGE,
+        "binary_cnn cifar10": COLOUR,
     },
 }
-"""Training and draws of each prior."""
+"""Training and draws of each network, on a data set of its own where that is named."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +151,7 @@ class Config:
     """quick: ten minutes, one seed of each; full: the committed report."""
     datasets: tuple[str, ...] = ("mnist", "fashion_mnist")
     """Of mnist, fashion_mnist, cifar10, digits."""
-    priors: tuple[str, ...] = tuple(PRIORS)
+    priors: tuple[str, ...] = tuple(ROWS)
     """Of data_free, small_split, recursive, learned_50."""
     seeds: int | None = None
     """Runs of each row, whose certificates share δ; by default 1 (quick) or 3."""
@@ -153,7 +175,7 @@ class Config:
     """Make tables and figures again from the CSV files."""
 
     def __post_init__(self) -> None:
-        for name, known in (("datasets", {*CANONICAL}), ("priors", {*PRIORS})):
+        for name, known in (("datasets", {*CANONICAL}), ("priors", {*ROWS})):
             if odd := set(getattr(self, name)) - known:
                 raise ValueError(f"`{name}` must be among {sorted(known)}, got {sorted(odd)}.")
         for name in ("seeds", "threads"):
@@ -169,20 +191,30 @@ class Config:
 
 
 def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
-    """Every run: all that determines its result, and a key made of it."""
+    """Every run: all that determines its result, and a key made of it.
+
+    A run on the features of a binary network comes after that one, and names its key.
+    """
     cells = []
     seeds = config.seeds or (1 if config.preset == "quick" else 3)
+    trained = PRESETS[config.preset]
     for dataset, task in tasks.items():
-        for prior in config.priors:
-            cell = PRIORS[prior] | PRESETS[config.preset][prior]
+        binary: dict[int, str] = {}
+        for prior, row in ((name, row) for name in config.priors for row in ROWS[name]):
+            network = row["network"]
+            cell = row | trained[network] | trained.get(f"{network} {dataset}", {})
             cell |= {"dataset": dataset, "prior": prior, "canonical": CANONICAL[dataset]}
             cell |= {"classes": int(task.y.max()) + 1, "delta": config.delta, "seeds": seeds}
             cell |= {"choices": CHOICES, "threads": config.threads}
             cell |= {"device": torch.device(config.device).type}
             cell |= {"splits": splits_of(task, cell).hashes(task)}
             for seed in range(seeds):
-                cell = cell | {"seed": seed}
-                cells.append(Cell(cell_key(cell, {"sha256": task.sha256}), cell))
+                mine = cell | {"seed": seed}
+                mine["binary"] = binary[seed] if network == "learned_features" else None
+                key = cell_key(mine, {"sha256": task.sha256})
+                if network == "binary_cnn":
+                    binary[seed] = key
+                cells.append(Cell(key, mine))
     return cells
 
 
@@ -202,10 +234,11 @@ def study(config: Config) -> Path:
     cells = cells_of(config, tasks)
     print(f"Runs: {len(cells)}, kept one by one in {folder / 'runs'}; interrupt and go on at will.")
     alone = config.workers is None and config.scheduler is None
-    one = functools.partial(_run, where=(config.data_dir, config.offline, config.device, alone))
-    records = run_cells(
-        cells, one, folder / "runs", workers=config.workers, scheduler=config.scheduler
-    )
+    where = (folder / "runs", config.data_dir, config.offline, config.device, alone)
+    one = functools.partial(_run, where=where)
+    places = {"workers": config.workers, "scheduler": config.scheduler}
+    run_cells([cell for cell in cells if cell.config["binary"] is None], one, where[0], **places)
+    records = run_cells(cells, one, where[0], **places)
     write_records_csv(records, folder / "records.csv")
     write_curves_csv(records, folder / "curves.csv")
     write_timings_csv(records, folder / "timings.csv")

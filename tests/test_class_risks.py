@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from pbnn.bounds import betting, clopper_pearson, maurer, occam, recursive, rivasplata
+from pbnn.bounds import betting, clopper_pearson, maurer, monte_carlo, occam, recursive, rivasplata
 from pbnn.certificates import (
     Budget,
     Certificate,
@@ -259,3 +259,18 @@ def test_codes_of_all_binary_networks_are_prefix_free():
         total += math.exp(-code_length(posterior))
     assert total == pytest.approx(1.0, abs=1e-6)
     assert total <= 1.0
+
+
+def test_a_random_network_that_is_its_prior_needs_no_price_for_a_posterior():
+    made, x, y = network()
+    risks = drawn_risks(made, x, y, group=4, passes=50, generator=generator(0, "draws"))
+    with pytest.raises(ValueError, match="prior"):
+        certify_gibbs(made, risks, BUDGET, PROVENANCE, fixed=True)
+    made.adopt_as_prior()
+    risks = drawn_risks(made, x, y, group=4, passes=50, generator=generator(0, "draws"))
+    fixed = certify_gibbs(made, risks, BUDGET, PROVENANCE, fixed=True)
+    upper = monte_carlo(fixed.risk_upper, 24, delta=0.4 * 0.05 / (3 * 20))
+    assert fixed.bound == pytest.approx(upper, rel=1e-9)
+    assert (fixed.kl, fixed.predictor) == (0.0, "fixed randomised network")
+    assert fixed.bound < certify_gibbs(made, risks, BUDGET, PROVENANCE).bound
+    verify(Certificate.from_dict(fixed.to_dict()))

@@ -33,6 +33,18 @@ def kl_upper(network: nn.Module) -> float:
 
 
 @torch.no_grad()
+def is_prior(network: nn.Module) -> bool:
+    """Whether the posterior of all weights is the prior, number by number."""
+    weights = [part for part in network.modules() if isinstance(part, Posterior)]
+    pairs = [
+        (getattr(part, name.removeprefix("prior_")), prior)
+        for part in weights
+        for name, prior in part.named_buffers()
+    ]
+    return bool(pairs) and all(torch.equal(own, prior) for own, prior in pairs)
+
+
+@torch.no_grad()
 def code_length(network: nn.Module) -> float:
     r"""Nats that describe the most probable binary network, rounded up.
 

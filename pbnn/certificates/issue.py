@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from pbnn.bounds import clopper_pearson, exact
-from pbnn.certificates.complexity import kl_upper, least_loss_of_right_vote
+from pbnn.certificates.complexity import is_prior, kl_upper, least_loss_of_right_vote
 from pbnn.certificates.statement import (
     EVENTS,
     PREDICTORS,
@@ -23,7 +23,12 @@ from pbnn.networks import SignNetwork, fingerprint
 
 
 def certify_gibbs(
-    network: nn.Module, risks: Risks, budget: Budget, provenance: Provenance
+    network: nn.Module,
+    risks: Risks,
+    budget: Budget,
+    provenance: Provenance,
+    *,
+    fixed: bool = False,
 ) -> Certificate:
     r"""Certificate of the randomised network: its Gibbs risk.
 
@@ -38,9 +43,15 @@ def certify_gibbs(
         Of `pbnn.evaluation.risks`, or of `pbnn.class_risks`, on the certification split.
     budget : Budget
     provenance : Provenance
+    fixed : bool
+        That the posterior is the prior whatever the points are: then it is Chernoff's bound,
+        without KL and without :math:`2\sqrt n`. Decide it beforehand.
     """
+    if fixed and not is_prior(network):
+        raise ValueError("`network` must have its prior as its posterior to be fixed.")
     events = budget.events(exact=risks.draws == 0)
-    return _close("maurer", network, risks, budget, events, provenance)
+    theorem = "chernoff" if fixed else "maurer"
+    return _close(theorem, network, risks, budget, events, provenance)
 
 
 def certify_vote(
@@ -167,7 +178,7 @@ def _close(
     check_statistics(network, provenance)
     if risks.network != fingerprint(network):
         raise ValueError("`risks` must be those of `network`, got the risks of another one.")
-    tree = int(getattr(network, "posterior", None) == "tree")
+    kind = int(theorem != "chernoff" and getattr(network, "posterior", None) == "tree")
     second_order = theorem == "tandem"
     risk = risks.tandem if second_order else risks.gibbs
     draws = risks.draws // 2 if second_order else risks.draws
@@ -176,11 +187,11 @@ def _close(
     lower_right = least_loss_of_right_vote(network) if isinstance(network, SignNetwork) else 0.0
     return stated(
         theorem,
-        tree,
+        kind,
         risk=risk,
         draws=draws,
         rounding=rounding,
-        kl=kl_upper(network),
+        kl=0.0 if theorem == "chernoff" else kl_upper(network),
         n=risks.n,
         lower_right=lower_right,
         budget=budget,

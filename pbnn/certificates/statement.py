@@ -55,6 +55,7 @@ THEOREMS = {
     "rivasplata": "disintegrated bound of one draw (Rivasplata et al. 2020)",
     "recursive": "Recursive PAC-Bayes (Wu et al. 2024)",
     "clopper_pearson": "binomial bound of a network fixed beforehand (Clopper and Pearson 1934)",
+    "chernoff": "Chernoff bound of a randomised network fixed beforehand",
     "occam": "code-length bound (Blumer et al. 1987; Langford 2005)",
 }
 
@@ -66,6 +67,7 @@ PREDICTORS = {
     "recursive": ("randomised network",),
     "rivasplata": ("drawn network",),
     "clopper_pearson": ("fixed network", "fixed vote"),
+    "chernoff": ("fixed randomised network",),
     "occam": ("coded network",),
 }
 """Whom a theorem speaks of: networks with one set of weights, or a `PBGNet` of several layers."""
@@ -142,8 +144,8 @@ class Certificate:
         "randomised network" or "randomised tree" (a fresh one of the posterior for every
         prediction), "vote" or "vote of trees" (the sign of the aggregate, or the most frequent
         class), "drawn network" (drawn once, after the posterior was fixed), "coded network" (any
-        that has a code) or "fixed network" or "fixed vote" (known before the certification points
-        were): see `PREDICTORS`.
+        that has a code), "fixed network", "fixed vote" or "fixed randomised network" (known before
+        the certification points were): see `PREDICTORS`.
     bound : float
         The predictor's risk is at most this, with probability at least 1 − δ/(seeds · choices)
         for this network alone, and 1 − δ for all that `budget` counts.
@@ -326,9 +328,10 @@ def _bound(c: Certificate) -> float:
     risk, kl, n, events = c.risk_upper, c.kl, c.n, c.events
     if c.theorem == "tandem":
         return exact.upper(tandem, risk, kl, n, delta=events["tandem"])
-    if c.theorem in ("rivasplata", "occam"):
-        single = {"rivasplata": rivasplata, "occam": occam}[c.theorem]
-        return exact.upper(single, risk, kl, n, delta=events[EVENTS[c.predictor]])
+    if c.theorem == "rivasplata":
+        return exact.upper(rivasplata, risk, kl, n, delta=events["single"])
+    if c.theorem == "occam":
+        return exact.upper(occam, risk, kl, n, delta=events["coded"])
     if c.theorem == "recursive":
         frequencies, kls, sizes = ([s[name] for s in c.steps] for name in ("frequency", "kl", "n"))
         gammas = [step["gamma"] for step in c.steps[1:]]
@@ -337,6 +340,8 @@ def _bound(c: Certificate) -> float:
     if c.theorem == "clopper_pearson":
         delta = events[EVENTS[c.predictor]]
         return exact.upper(clopper_pearson, round(c.risk * n), n, delta=delta)
+    if c.theorem == "chernoff":
+        return exact.upper(monte_carlo, risk, n, delta=events["gibbs"])
     gibbs = exact.upper(maurer, risk, kl, n, delta=events["gibbs"])
     if c.theorem == "maurer":
         return gibbs
