@@ -24,8 +24,9 @@ from typing import Any, Literal
 import torch
 from blrnet_page import draw
 from blrnet_runs import METHODS, STRAIGHT, parts_of, run
+from common import check_device, check_finished, tasks_of
 
-from pbnn.data import DataUnavailable, Task, embedded_twin, load
+from pbnn.data import DataUnavailable, Task, load
 from pbnn.files import write_json
 from pbnn.networks import COLOUR_IMAGES, SMALL_IMAGES
 from pbnn.reporting import write_curves_csv, write_records_csv, write_timings_csv
@@ -125,8 +126,7 @@ class Config:
         for name in ("seeds", "threads"):
             if (got := getattr(self, name)) is not None and got < 1:
                 raise ValueError(f"`{name}` must be a positive integer, got {got}.")
-        if self.device != "cpu" and not torch.cuda.is_available():
-            raise ValueError(f"`device` must be one that is there, got {self.device!r}, no CUDA.")
+        check_device(self.device)
 
     @property
     def folder(self) -> Path:
@@ -178,21 +178,13 @@ def study(config: Config) -> Path:
     """Run what is missing, then write every table and figure; returns the folder."""
     folder = config.folder
     if config.redraw:
-        if not (folder / "study.json").exists():
-            raise FileNotFoundError(f"{folder} holds no finished study: run it first.")
+        check_finished(folder)
         draw(folder)
         return folder
     read = functools.partial(load, data_dir=config.data_dir, offline=config.offline)
     names = config.datasets or tuple(PRESETS[config.preset])
-    tasks = {}
-    for name in names:
-        try:
-            tasks[name] = read(name)
-        except DataUnavailable as error:
-            print(f"{error}\n\nGoing on without {name}.\n")
-    if not tasks:
-        print("Nothing is left: the 8x8 digits of scikit-learn instead. NOT MNIST.\n")
-        tasks, folder = {"digits": load(embedded_twin(names[0]))}, Path(f"{folder}_digits")
+    tasks, ending = tasks_of(names, config.data_dir, config.offline)
+    folder = Path(f"{folder}{ending}")
     cells = cells_of(config, tasks, outside_of(tasks, read))
     print(f"Runs: {len(cells)}, kept one by one in {folder / 'runs'}; interrupt and go on at will.")
     alone = config.workers is None and config.scheduler is None

@@ -20,8 +20,9 @@ from typing import Any, Literal
 import torch
 from certified_page import draw
 from certified_runs import run, splits_of
+from common import check_device, check_finished, tasks_of
 
-from pbnn.data import DataUnavailable, Task, embedded_twin, load
+from pbnn.data import Task
 from pbnn.files import write_json
 from pbnn.networks import SMALL_IMAGES
 from pbnn.reporting import write_curves_csv, write_records_csv, write_timings_csv
@@ -183,6 +184,7 @@ class Config:
                 raise ValueError(f"`{name}` must be a positive integer, got {got}.")
         if not 0 < self.delta < 1:
             raise ValueError(f"`delta` must lie in (0, 1), got {self.delta}.")
+        check_device(self.device)
 
     @property
     def folder(self) -> Path:
@@ -222,15 +224,11 @@ def study(config: Config) -> Path:
     """Run what is missing, then write every table and figure; returns the folder."""
     folder = config.folder
     if config.redraw:
+        check_finished(folder)
         draw(folder)
         return folder
-    read = functools.partial(load, data_dir=config.data_dir, offline=config.offline)
-    try:
-        tasks = {name: read(name) for name in config.datasets}
-    except DataUnavailable as error:
-        print(f"{error}\n\nGoing on with the 8x8 digits of scikit-learn instead. NOT MNIST.\n")
-        tasks = {"digits": load(embedded_twin(config.datasets[0]))}
-        folder = Path(f"{folder}_digits")
+    tasks, ending = tasks_of(config.datasets, config.data_dir, config.offline)
+    folder = Path(f"{folder}{ending}")
     cells = cells_of(config, tasks)
     print(f"Runs: {len(cells)}, kept one by one in {folder / 'runs'}; interrupt and go on at will.")
     alone = config.workers is None and config.scheduler is None

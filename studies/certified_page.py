@@ -1,4 +1,4 @@
-"""Table, page and figures of the study of ten-class certificates, from its CSV files."""
+"""Table and page of the study of ten-class certificates, from its CSV files."""
 
 from __future__ import annotations
 
@@ -6,103 +6,103 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
+from certified_figures import curves_figure, risk_figure, split_figure
+from certified_published import ONLY_CERTIFICATE, PBB_DRAWS, PUBLISHED
 from tabulate import tabulate
 
 from pbnn.files import read_json, write_atomic
-from pbnn.reporting import records_from_csv
-from pbnn.reporting.drawing import GREY, label_rows, legend, look_of, make_panels, save
+from pbnn.reporting import curves_from_csv, records_from_csv
+from pbnn.reporting.drawing import save
 from pbnn.study import SCHEMA_VERSION
 
-PREDICTORS = ("gibbs", "vote", "single")
-COLUMNS = ["dataset", "network", "prior", "predictor", "weights", "certificate", "risk_train"]
-COLUMNS += ["error_test", "bound_holdout", "kl", "n", "delta", "draws", "seeds", "worst"]
-
-PUBLISHED: dict[str, list[tuple[str, str, float, float]]] = {
-    "mnist": [
-        ("PBB, data-free", "gibbs", 0.3155, 0.0951),
-        ("Recursive PAC-Bayes", "gibbs", 0.1857, 0.0955),
-        ("PBB, learned 50%, CNN", "gibbs", 0.0155, 0.0127),
-        ("PBB, corrected re-run", "gibbs", 0.0369, 0.0108),
-        ("Viallard et al., 50%", "single", 0.012, 0.006),
-    ],
-    "fashion_mnist": [
-        ("Viallard et al., 50%", "single", 0.110, 0.104),
-        ("PBB CNN, corrected", "gibbs", 0.1674, 0.0931),
-    ],
-}
-"""Source, predictor, certificate and test error: Pérez-Ortiz et al. (2021), Wu et al. (2024),
-Viallard et al. (2024). All are real-valued networks."""
-ONLY_CERTIFICATE = {"mnist": [("Lotfi et al. 2022, data-free", 0.116)]}
-"""Published without a test error beside it."""
+PREDICTORS = ("gibbs", "vote", "single", "mode")
+OF_A_ROW = ("dataset", "network", "prior", "prior_share", "weights")
+COLUMNS = [*OF_A_ROW, "predictor", "certificate", "worst", "risk_train", "error_test"]
+COLUMNS += ["bound_holdout", "kl", "n", "delta", "choices", "draws", "seeds", "theorem"]
 
 
 def draw(folder: Path) -> None:
     """Write table.csv, certificates.md and the figures of a finished study."""
     about = read_json(folder / "study.json", "study description", SCHEMA_VERSION)
-    rows = table_rows(records_from_csv(folder / "records.csv"))
-    table = pd.DataFrame(rows)[COLUMNS]
+    records = records_from_csv(folder / "records.csv")
+    runs = pd.DataFrame([r["config"] | r["measures"] | {"key": r["key"]} for r in records])
+    certificates = read_json(folder / "certificates.json", "certificates", SCHEMA_VERSION)
+    table = pd.DataFrame(table_rows(runs, certificates))[COLUMNS]
     write_atomic(folder / "table.csv", table.to_csv(index=False, lineterminator="\n"))
-    page = page_of(about, table)
+    timings = pd.read_csv(folder / "timings.csv")[["key", "seconds.draws", "seconds.all"]]
+    page = page_of(about, table, runs.merge(timings, on="key"))
     write_atomic(folder / "certificates.md", page)
+    curves = {r["key"]: r["curve"] for r in curves_from_csv(folder / "curves.csv")}
     save(lambda: risk_figure(table), folder / "certificate_vs_error")
+    save(lambda: split_figure(table), folder / "certificate_vs_prior_split")
+    save(lambda: curves_figure(runs, curves), folder / "learning_curves")
     print(page)
 
 
-def table_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each predictor of each prior: means over seeds, and the worst certificate."""
-    frame = pd.DataFrame([r["config"] | r["measures"] for r in records])
+def table_rows(runs: pd.DataFrame, certificates: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each predictor of each network: means over seeds, and the worst certificate."""
     rows = []
-    for _, group in frame.groupby(["dataset", "prior", "network"], sort=False):
+    for _, group in runs.groupby(list(OF_A_ROW), sort=False):
         first = group.iloc[0]
-        for predictor in (name for name in PREDICTORS if f"{name}_certificate" in group):
-            if group[f"{predictor}_certificate"].isna().any():
+        for predictor in PREDICTORS:
+            if group.get(f"{predictor}_certificate", pd.Series(dtype=float)).isna().all():
                 continue
-            mine = {
-                name: group[f"{predictor}_{name}"].mean()
-                for name in ("certificate", "risk_train", "error_test", "kl", "draws")
-            }
-            row = {name: first[name] for name in ("dataset", "network", "prior", "weights")}
-            row |= {"predictor": predictor, "n": int(first["n"]), "delta": first["delta"]}
-            row |= mine | {"seeds": len(group), "draws": int(mine["draws"])}
+            row = {name: first[name] for name in (*OF_A_ROW, "delta")}
+            row |= {"predictor": predictor, "n": int(first["n"]), "seeds": len(group)}
+            for name in ("certificate", "risk_train", "error_test", "kl"):
+                row[name] = group[f"{predictor}_{name}"].mean()
             row["worst"] = group[f"{predictor}_certificate"].max()
+            certificate = certificates[first["key"]][predictor]
+            row |= {name: certificate[name] for name in ("theorem", "draws")}
+            row["choices"] = certificate["budget"]["choices"]
             held_out = group.get(f"{predictor}_bound_holdout", pd.Series(dtype=float))
             row["bound_holdout"] = held_out.mean()
             rows.append(row)
     return rows
 
 
-def page_of(about: dict[str, Any], table: pd.DataFrame) -> str:
+def page_of(about: dict[str, Any], table: pd.DataFrame, runs: pd.DataFrame) -> str:
     """The page for people."""
     parts = [
         "# Certificates of ten-class networks with binary activations\n",
         f"`{about['command']}`, {about['hardware']['cpu']}. δ = {table['delta'].iloc[0]} a row, "
-        "shared among its predictors, its seeds, its draws, and a thousand priors it might have "
-        "been chosen from. Certificates are means over seeds, with the worst beside them.\n",
+        "shared among its predictors, its seeds, its draws, and the `choices` of priors it might "
+        "have been made from. Certificates are means over seeds, with the worst beside them. "
+        "`risk_train` and `error_test` are that predictor's, on certification and test points. "
+        "What each row rests on, and what was paid for it, is said in docs/certificates.md.",
+        "",
     ]
     for dataset, group in table.groupby("dataset", sort=False):
         shown = group.drop(columns=["dataset", "delta"])
         text = [[cell_text(v) for v in row] for row in shown.itertuples(index=False)]
-        parts += [f"## {dataset}\n", f"{about['sources'][dataset]}.\n"]
-        parts.append(tabulate(text, list(shown), tablefmt="pipe", disable_numparse=True) + "\n")
-        parts += [helped(group), published_part(str(dataset))]
-    return "\n".join(parts)
+        parts += [f"## {dataset}\n", f"{about['sources'][dataset]}.\n", table_of(text, shown)]
+        parts += [published_part(str(dataset)), helped(group)]
+    return "\n".join([*parts, cost_part(runs), seconds_part(runs)])
+
+
+def table_of(rows: list[list[Any]], headers: Any) -> str:
+    """A table of text."""
+    return tabulate(rows, list(headers), tablefmt="pipe", disable_numparse=True) + "\n"
 
 
 def cell_text(value: Any) -> str:
     """Four decimals of a share, one of nats, nothing for what there is not."""
     if not isinstance(value, float):
         return str(value)
-    return "" if value != value else f"{value:.4f}" if value < 1 else f"{value:.1f}"
+    return "" if value != value else f"{value:.4f}" if value <= 1 else f"{value:.1f}"
 
 
 def helped(group: pd.DataFrame) -> str:
     """Whether PAC-Bayes helped: only where a certificate is below what the prior alone has."""
-    lines = []
-    for row in group.dropna(subset="bound_holdout").to_dict("records"):
-        below = "is below" if row["certificate"] < row["bound_holdout"] else "is not below"
+    learned = group.dropna(subset="bound_holdout")
+    if learned.empty:
+        return ""
+    lines = ["Learned priors: did the certification points help beyond measuring?\n"]
+    for row in learned.to_dict("records"):
+        below = row["certificate"] < row["bound_holdout"]
         lines.append(
-            f"- {row['prior']}, {row['predictor']}: {row['certificate']:.4f} {below} the hold-out "
+            f"- {row['network']}, {row['prior']} ({row['prior_share']:g}), {row['predictor']}: "
+            f"{row['certificate']:.4f} {'is below' if below else 'is not below'} the hold-out "
             f"bound of the prior, {row['bound_holdout']:.4f}."
         )
     return "\n".join(lines) + "\n"
@@ -111,34 +111,35 @@ def helped(group: pd.DataFrame) -> str:
 def published_part(dataset: str) -> str:
     """The published figures."""
     rows = [[*row] for row in PUBLISHED.get(dataset, [])]
-    rows += [[name, "single", bound, ""] for name, bound in ONLY_CERTIFICATE.get(dataset, [])]
+    rows += [[*row, ""] for row in ONLY_CERTIFICATE.get(dataset, [])]
     if not rows:
         return ""
-    headers = ["published (real-valued networks)", "predictor", "certificate", "error_test"]
-    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True) + "\n"
+    return table_of(
+        rows, ["published (real-valued networks)", "predictor", "certificate", "error_test"]
+    )
 
 
-def risk_figure(table: pd.DataFrame) -> Figure:
-    """Certificate against test error of the same predictor, with every published point."""
-    datasets, order = list(table["dataset"].unique()), list(table["prior"].unique())
-    figure, (panels,) = make_panels(len(datasets), [1.0], height=2.6)
-    for axes, dataset in zip(panels, datasets, strict=True):
-        mine = table[table["dataset"] == dataset]
-        for row in mine.to_dict("records"):
-            look = look_of(order, row["prior"])
-            size = {"gibbs": 5, "vote": 3, "single": 7}[row["predictor"]]
-            point = row["error_test"], row["certificate"]
-            axes.plot(*point, **look, linestyle="none", markersize=size, fillstyle="none")
-        for name, _, bound, wrong in PUBLISHED.get(dataset, []):
-            axes.plot(wrong, bound, marker="*", color=GREY, linestyle="none")
-            axes.annotate(name, (wrong, bound), fontsize=5, color=GREY)
-        for name, bound in ONLY_CERTIFICATE.get(dataset, []):
-            axes.axhline(bound, color=GREY, lw=0.6, ls=":")
-            axes.annotate(name, (axes.get_xlim()[0], bound), fontsize=5, color=GREY)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_title(dataset)
-        axes.set_xlabel("test error")
-    label_rows(panels, "certificate")
-    legend(figure, order, order, [], len(panels))
-    return figure
+def cost_part(runs: pd.DataFrame) -> str:
+    """What the draws cost, and what they took from the bound."""
+    rows = []
+    drawn = runs[runs["gibbs_bound_of_no_draws"].notna()]
+    for (dataset, network), group in drawn.groupby(["dataset", "network"], sort=False):
+        first = group.iloc[0]
+        taken = 1 - group["gibbs_bound_of_no_draws"] / group["gibbs_certificate"]
+        fewer = PBB_DRAWS * first["n"] / first["point_evaluations"]
+        row = [dataset, network, int(first["gibbs_draws"]), int(first["point_evaluations"])]
+        seconds = f"{group['seconds.draws'].mean():.0f}"
+        rows.append([*row, seconds, f"{100 * taken.mean():.1f}%", f"{fewer:.0f}"])
+    headers = ["dataset", "network", "networks drawn", "points evaluated", "seconds"]
+    headers += ["of the bound", "times fewer evaluations than PBB"]
+    text = f"PBB draws {PBB_DRAWS} networks and evaluates each on all data (computed, not run)."
+    return f"## What sampling costs\n\n{text}\n\n{table_of(rows, headers)}"
+
+
+def seconds_part(runs: pd.DataFrame) -> str:
+    """How long each kind of run took."""
+    rows = [
+        [dataset, network, f"{group['seconds.all'].mean():.0f}"]
+        for (dataset, network), group in runs.groupby(["dataset", "network"], sort=False)
+    ]
+    return f"## Seconds a run\n\n{table_of(rows, ['dataset', 'network', 'seconds'])}"

@@ -104,9 +104,8 @@ def gaussian_readout(cell: Cell, points: Points, kept: Path, progress: bool) -> 
     }
     errors = {"gibbs": test.gibbs, "vote": test.vote, "single": test_wrong / test.n}
     seconds["certificate"] = time.perf_counter() - began - sum(seconds.values())
-    # The certificate of the vote rests on the Gibbs risk; this is its own.
-    measures["vote_own_risk"] = risks.vote
-    return result_of(readout, certificates, errors, curve, seconds, **measures)
+    own = {"vote": risks.vote}
+    return result_of(readout, certificates, errors, curve, seconds, own, **measures)
 
 
 def binary_readout(cell: Cell, points: Points, kept: Path, progress: bool) -> Result:

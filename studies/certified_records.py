@@ -35,14 +35,17 @@ def result_of(
     errors: dict[str, float],
     curve: list[dict[str, Any]],
     seconds: dict[str, float],
+    own: dict[str, float] | None = None,
     **measures: Any,
 ) -> Result:
-    """Certificates by predictor, with the test error of each, and what else was measured."""
+    """Certificates by predictor, with the test error of each, and what else was measured.
+
+    The certificate of a vote may rest on another risk than its own, which `own` then gives.
+    """
     for name, each in certificates.items():
         measures |= {
             f"{name}_certificate": each.bound,
-            f"{name}_theorem": each.theorem,
-            f"{name}_risk_train": each.risk,
+            f"{name}_risk_train": (own or {}).get(name, each.risk),
             f"{name}_risk_upper": each.risk_upper,
             f"{name}_error_test": errors[name],
             f"{name}_kl": each.kl,

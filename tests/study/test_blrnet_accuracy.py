@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pbnn.data import DataUnavailable, load
+from pbnn.data import load
 from pbnn.training import load_checkpoint
 
 
@@ -144,32 +144,6 @@ def test_images_the_propagated_probability_is_sure_of_are_not_tied():
     found = blrnet_runs.uncertainties(log_propagated, members)["propagated"]
     assert (found.diff() < 0).all()
     assert found[0].exp().item() == pytest.approx(1 - scores[0].softmax(0)[0].item(), rel=1e-5)
-
-
-def test_it_goes_on_without_a_data_set_that_cannot_be_had(monkeypatch, tmp_path, capsys):
-    def known(name, data_dir=None, *, offline=False):
-        if name == "cifar10":
-            raise DataUnavailable("no CIFAR here")
-        return load("digits")
-
-    monkeypatch.setattr(blrnet_accuracy, "load", known)
-    monkeypatch.setattr(blrnet_accuracy, "run_cells", lambda cells, *args, **more: cells)
-    seen = []
-    monkeypatch.setattr(
-        blrnet_accuracy, "write_records_csv", lambda records, path: seen.extend(records)
-    )
-    monkeypatch.setattr(blrnet_accuracy, "write_curves_csv", lambda *args: None)
-    monkeypatch.setattr(blrnet_accuracy, "write_timings_csv", lambda *args: None)
-    monkeypatch.setattr(blrnet_accuracy, "draw", lambda folder: None)
-    config = blrnet_accuracy.Config(preset="cpu", methods=("real",), out=tmp_path)
-    assert blrnet_accuracy.study(config) == tmp_path
-    assert {cell.config["dataset"] for cell in seen} == {"mnist"}
-    assert "Going on without cifar10" in capsys.readouterr().out
-
-
-def test_an_unfinished_study_cannot_be_redrawn(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no finished study"):
-        blrnet_accuracy.study(blrnet_accuracy.Config(out=tmp_path, redraw=True))
 
 
 @pytest.mark.parametrize(

@@ -10,41 +10,75 @@ import pandas as pd
 import pytest
 
 from pbnn.certificates import Certificate, verify
+from pbnn.certificates.statement import EVENTS
 from pbnn.data import load
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run of every prior."""
+    """A run of every row."""
     with pytest.MonkeyPatch.context() as patch:
-        for prior in certified_mnist.PRIORS.values():
-            if prior["feature_points"]:
-                patch.setitem(prior, "feature_points", 100)
-        patch.setitem(certified_mnist.FEATURES, "pool", 2)
-        for name in ("data_free", "small_split", "recursive"):
-            patch.setitem(certified_mnist.PRIORS[name], "pool", 2)
-        patch.setitem(
-            certified_mnist.PRESETS["quick"]["learned_50"], "architecture", "4C3-MP2-16FC-SM10"
-        )
+        for row in (row for rows in certified_mnist.ROWS.values() for row in rows):
+            if row["feature_points"]:
+                patch.setitem(row, "feature_points", 100)
+            if "pool" in row:
+                patch.setitem(row, "pool", 2)
+                patch.setitem(row, "batch", 50)
+        tiny = {"architecture": "4C3-MP2-16FC-SM10", "committed": 0.9}
+        for name, value in tiny.items():
+            patch.setitem(certified_mnist.PRESETS["quick"]["binary_cnn"], name, value)
         folder = tmp_path_factory.mktemp("certified")
         config = certified_mnist.Config(datasets=("digits",), out=folder, offline=True)
         certified_mnist.study(config)
         yield config, folder
 
 
-def test_every_predictor_of_every_prior_has_a_row(finished):
-    table = pd.read_csv(finished[1] / "table.csv").set_index(["prior", "predictor"])
-    three = [
-        (prior, p) for prior in ("data_free", "small_split") for p in ("gibbs", "vote", "single")
-    ]
-    expected = [*three, ("recursive", "gibbs")]
-    expected += [("learned_50", p) for p in ("gibbs", "vote", "single")]
-    assert sorted(table.index) == sorted(expected)
+def test_every_predictor_of_every_network_has_a_row(finished):
+    table = pd.read_csv(finished[1] / "table.csv")
+    found = table.groupby(["prior", "network"])["predictor"].apply(lambda names: [*names])
+    three = ["gibbs", "vote", "single"]
+    assert found.to_dict() == {
+        ("data_free", "random_features"): three,
+        ("data_free", "binary_readout"): ["gibbs", "single", "mode"],
+        ("small_split", "random_features"): 5 * three,
+        ("recursive", "recursive_features"): ["gibbs"],
+        ("learned_50", "binary_cnn"): three,
+        ("learned_50", "learned_features"): three,
+    }
     # 1797 digits, of which a quarter are test points and 100 shape the inputs.
-    assert table["n"]["data_free", "gibbs"] == 1797 - 450 - 100
+    table = table.set_index(["network", "predictor"])
+    assert table["n"]["binary_readout", "gibbs"] == 1797 - 450 - 100
     assert ((table["certificate"] > table["risk_train"]) & (table["certificate"] <= 1)).all()
-    without = {prior for prior, _ in table.index[table["bound_holdout"].isna()]}
-    assert without == {"data_free", "recursive"}
+    free = table["prior"].isin(["data_free", "recursive"])
+    assert (table["bound_holdout"].isna() == free).all()
+
+
+def test_only_scales_of_the_prior_that_certification_points_choose_are_paid_for(finished):
+    table = pd.read_csv(finished[1] / "table.csv")
+    scales = 4 * ((table["network"] == "random_features") & (table["prior_share"] == 0))
+    assert (table["choices"] == 1000 * scales.clip(lower=1)).all()
+    assert scales.any()
+
+
+def test_the_figure_of_a_vote_is_its_own(finished):
+    table = pd.read_csv(finished[1] / "table.csv")
+    free = table[(table["network"] == "random_features") & (table["prior"] == "data_free")]
+    risks = free.set_index("predictor")["risk_train"]
+    assert risks["vote"] < risks["gibbs"]
+
+
+def test_the_page_says_what_sampling_took_and_whether_pac_bayes_helped(finished):
+    page = (finished[1] / "certificates.md").read_text(encoding="utf-8")
+    table = pd.read_csv(finished[1] / "table.csv")
+    learned = table[table["bound_holdout"].notna()]
+    below = int((learned["certificate"] < learned["bound_holdout"]).sum())
+    assert page.count(" is below the hold-out bound") == below
+    assert page.count(" is not below the hold-out bound") == len(learned) - below
+    # Every point meets as many networks as there are passes, PBB's 150,000.
+    assert f"| binary_cnn     | 7                | {674:<18}" in page
+    assert "150000" in page
+    for name in ("certificate_vs_error", "certificate_vs_prior_split", "learning_curves"):
+        assert (finished[1] / f"{name}.svg").stat().st_size > 1000
 
 
 def test_every_figure_is_that_of_a_sound_certificate(finished):
@@ -56,7 +90,6 @@ def test_every_figure_is_that_of_a_sound_certificate(finished):
         for record in each.values():
             certificate = Certificate.from_dict(record)
             verify(certificate)
-            assert certificate.budget.choices == 1000
             bounds.append(certificate.bound)
     assert sorted(bounds) == pytest.approx(sorted(table["certificate"]))
 
@@ -71,11 +104,10 @@ def test_the_events_of_all_certificates_of_a_network_spend_no_more_than_its_delt
             # The vote of a posterior follows from the event of its Gibbs risk.
             if record["theorem"] == "derandomised":
                 continue
-            if record["theorem"] in ("maurer", "recursive"):
+            if record["theorem"] in ("maurer", "chernoff", "recursive"):
                 spent += [v for name, v in record["events"].items() if name.startswith("gibbs")]
             else:
-                event = "fixed_vote" if record["predictor"] == "fixed vote" else "single"
-                spent.append(record["events"][event])
+                spent.append(record["events"][EVENTS[record["predictor"]]])
         budget = Certificate.from_dict(record).budget
         assert sum(spent) <= budget.each() * (1 + 1e-12)
         counts.add(len(spent))
@@ -84,7 +116,7 @@ def test_the_events_of_all_certificates_of_a_network_spend_no_more_than_its_delt
 
 def test_points_of_the_certification_split_shape_neither_inputs_nor_prior():
     task = load("digits")
-    for cell in certified_mnist.PRIORS.values():
+    for cell in (row for rows in certified_mnist.ROWS.values() for row in rows):
         parts = certified_runs.splits_of(task, cell)
         certified = {*parts.certification.tolist()}
         assert not certified & {

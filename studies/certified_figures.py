@@ -1,0 +1,106 @@
+"""Figures of the study of ten-class certificates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from certified_published import ONLY_CERTIFICATE, PUBLISHED
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from pbnn.reporting.drawing import GREY, label_rows, legend, look_of, make_panels
+
+SIZES = {"gibbs": 5.0, "vote": 3.0, "single": 7.0, "mode": 9.0}
+"""Of the markers of each predictor."""
+LINES = {"gibbs": "-", "vote": ":", "single": "--", "mode": "-."}
+
+
+def risk_figure(table: pd.DataFrame) -> Figure:
+    """Certificate against test error of the same predictor, with every published point."""
+    datasets = list(table["dataset"].unique())
+    kinds = table["prior"] + ", " + table["network"]
+    order = list(kinds.unique())
+    figure, (panels,) = make_panels(len(datasets), [1.0], height=3.2, share=False)
+    for axes, dataset in zip(panels, datasets, strict=True):
+        mine = table[table["dataset"] == dataset]
+        for kind, row in zip(kinds[mine.index], mine.to_dict("records"), strict=True):
+            if row["certificate"] >= 1:
+                continue
+            point = row["error_test"], row["certificate"]
+            size = SIZES[row["predictor"]]
+            look = look_of(order, kind)
+            axes.plot(*point, **look, linestyle="none", markersize=size, fillstyle="none")
+        for name, _, bound, wrong in PUBLISHED.get(dataset, []):
+            axes.plot(wrong, bound, marker="*", color=GREY, linestyle="none")
+            place: dict[str, Any] = {"xytext": (-3, 4), "textcoords": "offset points"}
+            axes.annotate(name, (wrong, bound), fontsize=5, color=GREY, ha="right", **place)
+        for name, _, bound in ONLY_CERTIFICATE.get(dataset, []):
+            axes.axhline(bound, color=GREY, lw=0.6, ls=":")
+            axes.annotate(name, (0.02, bound), xycoords=("axes fraction", "data"), fontsize=5)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        least = min(axes.get_xlim()[0], axes.get_ylim()[0])
+        most = max(axes.get_xlim()[1], axes.get_ylim()[1])
+        axes.plot([least, most], [least, most], color=GREY, lw=0.5)
+        axes.set_title(dataset)
+        axes.set_xlabel("test error (★ published, real-valued)")
+    label_rows(panels, "certificate")
+    names = {"gibbs": "randomised", "vote": "vote", "single": "one network", "mode": "the mode"}
+    sizes = [
+        Line2D([], [], ls="none", marker="o", ms=SIZES[p], mfc="none", color=GREY, label=names[p])
+        for p in SIZES
+    ]
+    legend(figure, order, order, sizes, len(panels))
+    return figure
+
+
+def split_figure(table: pd.DataFrame) -> Figure:
+    """Certificate against the share of the points that learn the prior."""
+    datasets, order = list(table["dataset"].unique()), list(table["network"].unique())
+    figure, (panels,) = make_panels(len(datasets), [1.0], height=2.6, share=False)
+    for axes, dataset in zip(panels, datasets, strict=True):
+        mine = table[(table["dataset"] == dataset) & (table["certificate"] < 1)]
+        for (network, predictor), rows in mine.groupby(["network", "predictor"], sort=False):
+            rows = rows.sort_values("prior_share")
+            look = look_of(order, str(network))
+            shares = rows["prior_share"]
+            axes.plot(shares, rows["certificate"], **look, ls=LINES[str(predictor)], lw=0.9, ms=3)
+            if predictor == "gibbs":
+                axes.plot(shares, rows["bound_holdout"], color=look["color"], lw=0.4, marker="_")
+        axes.set_yscale("log")
+        axes.set_title(dataset)
+        axes.set_xlabel("share of the points in the prior split")
+    label_rows(panels, "certificate")
+    styles = [Line2D([], [], color=GREY, ls=ls, label=name) for name, ls in LINES.items()]
+    styles.append(Line2D([], [], color=GREY, lw=0.4, marker="_", label="prior alone, gibbs"))
+    legend(figure, order, order, styles, len(panels))
+    return figure
+
+
+def curves_figure(runs: pd.DataFrame, curves: dict[str, list[dict[str, Any]]]) -> Figure:
+    """The bound that training minimises, or the training error, against the epoch."""
+    datasets, order = list(runs["dataset"].unique()), list(runs["network"].unique())
+    figure, (panels,) = make_panels(len(datasets), [1.0], height=2.6, share=False)
+    for axes, dataset in zip(panels, datasets, strict=True):
+        shown = runs[(runs["dataset"] == dataset) & runs["prior_share"].isin([0.0, 0.05, 0.5])]
+        for row in shown.to_dict("records"):
+            color = look_of(order, row["network"])["color"]
+            _curve(axes, curves.get(row["key"], []), color, row["prior_share"])
+        axes.set_yscale("log")
+        axes.set_title(dataset)
+        axes.set_xlabel("epoch")
+    label_rows(panels, "bound (thin: training risk)")
+    legend(figure, order, order, [], len(panels), lines=True)
+    return figure
+
+
+def _curve(axes: Axes, curve: list[dict[str, Any]], color: str, share: float) -> None:
+    style = "-" if not share else "--" if share < 0.5 else ":"
+    bounds = [point["objective"] for point in curve if "objective" in point]
+    risks = [point.get("risk", point.get("y")) for point in curve]
+    epochs = range(1, len(curve) + 1)
+    if bounds:
+        axes.plot(epochs, bounds, color=color, ls=style, lw=0.9)
+    axes.plot(epochs, risks, color=color, ls=style, lw=0.4)
