@@ -51,19 +51,15 @@ FEATURES = {
     "learning_rate": 0.05,
 }
 """Random binary convolutions and a Gaussian read-out, whose prior has one of several scales."""
-LEARNED = {
-    "network": "binary_cnn",
-    "weights": "binary",
-    "feature_points": 0,
-    "prior_share": 0.5,
+LEARNED = {"feature_points": 0, "prior_share": 0.5, "re_estimated_on": 20 * 128}
+"""Half of the points are the prior's."""
+TRAINING = LEARNED | {
+    "network": "prior_training",
     "batch": 128,
     "real_rate": 0.003,
     "binary_rate": 0.01,
     "committed": 0.999,
-    "re_estimated_on": 20 * 128,
     "shifts": {"rotation": 0.1, "scale": 0.07, "shear": 0.07, "shift": 1 / 28},
-    "group": 100,
-    "members": 16,
 }
 """Binary weights and activations, trained straight through on the prior split."""
 CANONICAL = {
@@ -106,21 +102,26 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         }
     ],
     "learned_50": [
-        LEARNED | {"prior_text": "trained on the prior split alone, augmented"},
+        LEARNED
+        | {
+            "network": "binary_cnn",
+            "weights": "binary",
+            "group": 10,
+            "members": 16,
+            "prior_text": "trained on the prior split alone, augmented",
+        },
         FEATURES
+        | LEARNED
         | {
             "network": "learned_features",
-            "feature_points": 0,
-            "prior_share": 0.5,
             "axes": 256,
-            "re_estimated_on": LEARNED["re_estimated_on"],
             "prior_text": "read-out of the binary network, by the bound on the prior split",
         },
     ],
 }
 """What a prior may look at, what it is, and the networks that it is tried with."""
-QUICK = {"architecture": "16C3-MP2-32C3-MP2-128FC-SM10", "pretraining": 1, "epochs": 4, "passes": 1}
-FULL = {"architecture": SMALL_IMAGES, "pretraining": 2, "epochs": 15, "passes": 20}
+QUICK = {"architecture": "16C3-MP2-32C3-MP2-128FC-SM10", "pretraining": 1, "epochs": 4}
+FULL = {"architecture": SMALL_IMAGES, "pretraining": 2, "epochs": 15}
 LARGE = FULL | {"architecture": "32C5-MP2-64C5-MP2-512FC-SM10", "epochs": 40}
 COLOUR = FULL | {"architecture": "32C3-MP2-64C3-MP2-128C3-MP2-256FC-SM10"}
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -129,16 +130,18 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "binary_readout": {"epochs": 5, "passes": 5},
         "recursive_features": {"epochs": 3},
         "learned_features": {"epochs": 3},
-        "binary_cnn": QUICK,
+        "binary_cnn": {"passes": 1},
+        "prior_training": QUICK,
     },
     "full": {
         "random_features": {"epochs": 20},
         "binary_readout": {"epochs": 20},
         "recursive_features": {"epochs": 10},
         "learned_features": {"epochs": 10},
-        "binary_cnn": FULL,
-        "binary_cnn mnist": LARGE,
-        "binary_cnn cifar10": COLOUR,
+        "binary_cnn": {"passes": 20},
+        "prior_training": FULL,
+        "prior_training mnist": LARGE,
+        "prior_training cifar10": COLOUR,
     },
 }
 """Training and draws of each network, on a data set of its own where that is named."""
@@ -195,28 +198,32 @@ class Config:
 def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
     """Every run: all that determines its result, and a key made of it.
 
-    A run on the features of a binary network comes after that one, and names its key.
+    A run with the binary network that the prior split has trained names the key of that training.
     """
     cells = []
     seeds = config.seeds or (1 if config.preset == "quick" else 3)
-    trained = PRESETS[config.preset]
+    preset = PRESETS[config.preset]
     for dataset, task in tasks.items():
-        binary: dict[int, str] = {}
+        sha256 = {"sha256": task.sha256}
+        here = {"dataset": dataset, "canonical": CANONICAL[dataset], "threads": config.threads}
+        here |= {"device": torch.device(config.device).type}
+        certified = {"classes": int(task.y.max()) + 1, "delta": config.delta, "seeds": seeds}
+        certified |= {"choices": CHOICES}
+        training: dict[int, Cell] = {}
+        if "learned_50" in config.priors:
+            cell = TRAINING | preset["prior_training"] | preset.get(f"prior_training {dataset}", {})
+            cell |= here | {"splits": splits_of(task, cell).hashes(task)}
+            for seed in range(seeds):
+                mine = cell | {"seed": seed, "prior_training": None}
+                training[seed] = Cell(cell_key(mine, sha256), mine)
+        cells += training.values()
         for prior, row in ((name, row) for name in config.priors for row in ROWS[name]):
-            network = row["network"]
-            cell = row | trained[network] | trained.get(f"{network} {dataset}", {})
-            cell |= {"dataset": dataset, "prior": prior, "canonical": CANONICAL[dataset]}
-            cell |= {"classes": int(task.y.max()) + 1, "delta": config.delta, "seeds": seeds}
-            cell |= {"choices": CHOICES, "threads": config.threads}
-            cell |= {"device": torch.device(config.device).type}
+            cell = row | preset[row["network"]] | here | certified | {"prior": prior}
             cell |= {"splits": splits_of(task, cell).hashes(task)}
             for seed in range(seeds):
-                mine = cell | {"seed": seed}
-                mine["binary"] = binary[seed] if network == "learned_features" else None
-                key = cell_key(mine, {"sha256": task.sha256})
-                if network == "binary_cnn":
-                    binary[seed] = key
-                cells.append(Cell(key, mine))
+                key = training[seed].key if prior == "learned_50" else None
+                mine = cell | {"seed": seed, "prior_training": key}
+                cells.append(Cell(cell_key(mine, sha256), mine))
     return cells
 
 
@@ -235,12 +242,13 @@ def study(config: Config) -> Path:
     where = (folder / "runs", config.data_dir, config.offline, config.device, alone)
     one = functools.partial(_run, where=where)
     places = {"workers": config.workers, "scheduler": config.scheduler}
-    run_cells([cell for cell in cells if cell.config["binary"] is None], one, where[0], **places)
+    first = [cell for cell in cells if cell.config["prior_training"] is None]
+    run_cells(first, one, where[0], **places)
     records = run_cells(cells, one, where[0], **places)
     write_records_csv(records, folder / "records.csv")
     write_curves_csv(records, folder / "curves.csv")
     write_timings_csv(records, folder / "timings.csv")
-    certificates = {record["key"]: record["certificates"] for record in records}
+    certificates = {r["key"]: r["certificates"] for r in records if r["certificates"]}
     write_json(folder / "certificates.json", {"schema_version": 1} | certificates)
     sources = {name: task.source for name, task in tasks.items()}
     about = describe(config, f"studies/{NAME}.py", FOLDERS, sources=sources)

@@ -193,7 +193,8 @@ def train(
 
 def on_axes(cell: Cell, points: Points, kept: Path) -> tuple[Points, Axes]:
     """Coordinates of the points' features along the axes of a sample that serves for that."""
-    features = learned(cell, points, kept) if cell["binary"] else partial(convolved, cell)
+    from_training = cell["prior_training"] is not None
+    features = learned(cell, points, kept) if from_training else partial(convolved, cell)
     sample = features(sample_of(points)[:SAMPLE_UP_TO])
     axes = principal_axes(sample, min(cell["axes"], len(sample) - 1, sample.shape[1]))
 
@@ -213,9 +214,7 @@ def convolved(cell: Cell, x: Tensor) -> Tensor:
 
 def learned(cell: Cell, points: Points, kept: Path) -> Callable[[Tensor], Tensor]:
     """Signs before the scores of the binary network that the prior split has trained."""
-    device = points.test[0].device
-    network = load_checkpoint(kept / f"{cell['binary']}.safetensors", device=device)
-    assert isinstance(network, BLRNet)
+    network = trained_network(cell, kept, points.test[0].device)
     canonical = CANONICAL[cell["canonical"]]
     few = canonical(points.prior[0][: cell["re_estimated_on"]])
     blocks = binarise(network).re_estimate(few).layers()[:-1]
@@ -228,6 +227,13 @@ def learned(cell: Cell, points: Points, kept: Path) -> Callable[[Tensor], Tensor
         return x.flatten(1)
 
     return signs
+
+
+def trained_network(cell: Cell, kept: Path, device: torch.device) -> BLRNet:
+    """The network of the prior training that this cell names."""
+    network = load_checkpoint(kept / f"{cell['prior_training']}.safetensors", device=device)
+    assert isinstance(network, BLRNet)
+    return network
 
 
 def errors_of(network: nn.Module, x: Tensor, y: Tensor) -> int:

@@ -52,7 +52,8 @@ def result_of(
             f"{name}_draws": each.draws,
         }
     stored = {name: each.to_dict() for name, each in certificates.items()}
-    measures["n"] = next(iter(certificates.values())).n
+    if certificates:
+        measures["n"] = next(iter(certificates.values())).n
     result = {"measures": measures, "certificates": stored, "curve": curve, "seconds": seconds}
     return result | {"network": network}
 

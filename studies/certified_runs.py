@@ -10,7 +10,13 @@ from typing import Any
 import torch
 from blrnet_runs import METHODS as IMAGE_METHODS
 from blrnet_runs import STRAIGHT, error, scores_of, trained
-from certified_readouts import AT_ONCE, binary_readout, gaussian_readout, recursive_readout
+from certified_readouts import (
+    AT_ONCE,
+    binary_readout,
+    gaussian_readout,
+    recursive_readout,
+    trained_network,
+)
 from certified_records import (
     Cell,
     Result,
@@ -30,7 +36,7 @@ from pbnn.environment import environment
 from pbnn.inputs import CANONICAL, Points
 from pbnn.layers import freeze_statistics
 from pbnn.methods import points_of
-from pbnn.networks import BinaryNetwork, BLRNet, binarise
+from pbnn.networks import BinaryNetwork, binarise
 from pbnn.seeding import generator
 from pbnn.training import checkpoint_bytes
 
@@ -40,7 +46,7 @@ def run(
 ) -> dict[str, Any]:
     """A record: certificates by predictor, measures, curve, times, and the network itself.
 
-    A run on the features of a binary network finds it in the folder `kept`, by its key.
+    A run with the network of a prior training finds it in the folder `kept`, by its key.
     """
     torch.set_num_threads(cell["threads"])
     task = load(cell["dataset"], data_dir, offline=offline)
@@ -62,28 +68,32 @@ def splits_of(task: Task, cell: Cell) -> Splits:
     return cut(task, feature=cell["feature_points"], prior=cell["prior_share"])
 
 
-def binary_network(cell: Cell, points: Points, _: Path, progress: bool) -> Result:
-    """A binary convolutional network trained on the prior split alone: its posterior is its prior.
+def prior_training(cell: Cell, points: Points, _: Path, progress: bool) -> Result:
+    """Train a binary convolutional network straight through, on the prior split alone."""
+    began = time.perf_counter()
+    how = cell | {"method": STRAIGHT, "options": IMAGE_METHODS[STRAIGHT]}
+    network, curve = trained(how, *canonical(cell, points).prior, Path(), progress)
+    return result_of(network, {}, {}, curve, {"training": time.perf_counter() - began})
+
+
+def binary_network(cell: Cell, points: Points, kept: Path, _: bool) -> Result:
+    """The binary convolutional network of the prior split: its posterior is its prior.
 
     The certification points only measure it, so every certificate is a hold-out bound in effect.
     """
     began = time.perf_counter()
-    canonical = CANONICAL[cell["canonical"]]
-    points = points.map(lambda x: torch.cat([canonical(part) for part in x.split(AT_ONCE)]))
+    points = canonical(cell, points)
     (x, y), (test, label) = points.certification, points.test
     seed, budget, provenance = cell["seed"], budget_of(cell), provenance_of(cell)
     prior = cell["splits"]["prior"]
-    how = cell | {"method": STRAIGHT, "options": IMAGE_METHODS[STRAIGHT]}
-    network, curve = trained(how, *points.prior, Path(), progress)
-    assert isinstance(network, BLRNet)
+    network = trained_network(cell, kept, x.device)
     network.adopt_as_prior()
     freeze_statistics(network, prior)
-    seconds = {"training": time.perf_counter() - began}
     draws, test_draws = (generator(seed, use, device=x.device) for use in ("draws", "test draws"))
     several = {"group": cell["group"], "passes": cell["passes"]}
     train = drawn_risks(network, x, y, **several, generator=draws)
     tested = drawn_risks(network, test, label, group=cell["group"], passes=1, generator=test_draws)
-    seconds["draws"] = time.perf_counter() - began - sum(seconds.values())
+    seconds = {"draws": time.perf_counter() - began}
     few = points.prior[0][: cell["re_estimated_on"]]
     source = generator(seed, "members", device=x.device)
     members = [binarise(network, "sample", source) for _ in range(cell["members"])]
@@ -104,7 +114,13 @@ def binary_network(cell: Cell, points: Points, _: Path, progress: bool) -> Resul
         measures[f"{name}_bound_holdout"] = holdout(wrong, len(y), budget)
     seconds["certificate"] = time.perf_counter() - began - sum(seconds.values())
     measures |= cost_of_draws(certificates["gibbs"], len(y) * cell["passes"])
-    return result_of(network, certificates, errors, curve, seconds, **measures)
+    return result_of(network, certificates, errors, [], seconds, **measures)
+
+
+def canonical(cell: Cell, points: Points) -> Points:
+    """Each image in its canonical form, which depends on that image alone."""
+    form = CANONICAL[cell["canonical"]]
+    return points.map(lambda x: torch.cat([form(part) for part in x.split(AT_ONCE)]))
 
 
 def averaged(networks: list[BinaryNetwork], x: Tensor) -> Tensor:
@@ -117,6 +133,7 @@ NETWORKS: dict[str, Callable[[Cell, Points, Path, bool], Result]] = {
     "learned_features": gaussian_readout,
     "binary_readout": binary_readout,
     "recursive_features": recursive_readout,
+    "prior_training": prior_training,
     "binary_cnn": binary_network,
 }
 """Networks by the name a cell gives."""
