@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from pbnn.evaluation import Risks
-from pbnn.functional import Moments
-from pbnn.networks import BLRNet, GaussianReadout, binarise, fingerprint
+from pbnn.functional import Moments, sample_positions
+from pbnn.networks import BinaryNetwork, BLRNet, GaussianReadout, binarise, fingerprint
 from pbnn.objectives import check_classes
+from pbnn.posteriors import BernoulliPosterior
 from pbnn.quadrature import UNIT_ROUNDOFF
 from pbnn.scores import certified_step, probability_correct, probability_correct_error
 
@@ -110,7 +111,7 @@ def drawn_risks(
 
     What is drawn is what `binarise` deploys, with the running statistics of its batch
     normalisation: they, γ and β must not come from these points. Weights are drawn in float64, so
-    that the law of a draw is the posterior up to 2⁻⁵³ a weight, which `rounding` counts.
+    that the law of a draw is the posterior up to 100 · 2⁻⁵³ a weight, which `rounding` counts.
 
     Parameters
     ----------
@@ -132,14 +133,13 @@ def drawn_risks(
         if value < 1:
             raise ValueError(f"`{name}` must be a positive integer, got {value}.")
     group = min(group, n)
-    precise = copy.deepcopy(network).double().eval()
+    drawn = fresh_networks(network, generator)
     wrong = torch.zeros(passes, n, dtype=torch.bool, device=x.device)
     for once in wrong:
         for part, label, found in zip(
             x.split(group), y.split(group), once.split(group), strict=True
         ):
-            drawn = binarise(precise, "sample", generator).to(x.dtype)
-            found.copy_(drawn(part).argmax(1) != label)
+            found.copy_(next(drawn)(part).argmax(1) != label)
     parts = [each.sum(1) for each in wrong.split(group, dim=1)]
     errors = torch.cat(parts)
     counts = torch.bincount(errors, minlength=group + 1).tolist()
@@ -152,11 +152,41 @@ def drawn_risks(
         vote=float((share >= 0.5).double().mean()),
         undecided=float("nan"),
         draws=len(errors),
-        rounding=2 * weights * UNIT_ROUNDOFF,
+        rounding=100 * weights * UNIT_ROUNDOFF,
         network=fingerprint(network),
         losses=tuple((k / group, count) for k, count in enumerate(counts) if count),
         group=group,
     )
+
+
+@torch.no_grad()
+def fresh_networks(network: BLRNet, generator: torch.Generator) -> Iterator[BinaryNetwork]:
+    """Deployed networks drawn one after another from the posterior, without end.
+
+    Of binary weights it is one network whose weights change: the signs that differ from the most
+    probable ones are drawn by `sample_positions`, and put back before the next.
+    """
+    network = copy.deepcopy(network).eval()
+    posteriors = [block.layer.weight for block in network.layers()]
+    if not all(isinstance(posterior, BernoulliPosterior) for posterior in posteriors):
+        precise, dtype = copy.deepcopy(network).double(), posteriors[0].mean.dtype
+        while True:
+            yield binarise(precise, "sample", generator).to(dtype)
+    drawn = binarise(network)
+    chances = [p.chance_of_other() for p in posteriors if isinstance(p, BernoulliPosterior)]
+    flat = [block.weight.contiguous().view(-1) for block in drawn.layers()]
+    for block, weight in zip(drawn.layers(), flat, strict=True):
+        block.weight = weight.view(block.weight.shape)
+    while True:
+        others = [sample_positions(chance, generator) for chance in chances]
+        _flip(flat, others)
+        yield drawn
+        _flip(flat, others)
+
+
+def _flip(weights: list[Tensor], positions: list[Tensor]) -> None:
+    for weight, at in zip(weights, positions, strict=True):
+        weight[at] = -weight[at]
 
 
 def _parts(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

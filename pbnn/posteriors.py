@@ -204,6 +204,11 @@ class BernoulliPosterior(nn.Module):
         return straight_through(hard_sign(self.half_logit), self.mean)
 
     @torch.no_grad()
+    def chance_of_other(self) -> Tensor:
+        """Probability that a draw differs from the mode, in float64, at most ½."""
+        return torch.sigmoid(-2 * self.half_logit.double().abs())
+
+    @torch.no_grad()
     def commit(self, size: float) -> None:
         """Make every mean plus or minus `size`, whatever it was, and keep its sign.
 

@@ -24,9 +24,9 @@ from pbnn.certificates import (
     log_ratio_upper,
     verify,
 )
-from pbnn.class_risks import drawn_risks, readout_errors, readout_risks
+from pbnn.class_risks import drawn_risks, fresh_networks, readout_errors, readout_risks
 from pbnn.layers import freeze_statistics
-from pbnn.networks import BLRNet, GaussianReadout, binarise
+from pbnn.networks import BinaryNetwork, BLRNet, GaussianReadout, binarise
 from pbnn.posteriors import BernoulliPosterior
 from pbnn.seeding import generator
 
@@ -35,8 +35,8 @@ SPLITS = {"prior": "ff", "certification": "ab"}
 PROVENANCE = Provenance("fixed", 0, SPLITS)
 
 
-def network():
-    made = BLRNet((1, 6, 6), "3C3-MP2-SM3", generator=generator(0, "network"))
+def network(law="bernoulli"):
+    made = BLRNet((1, 6, 6), "3C3-MP2-SM3", law=law, generator=generator(0, "network"))
     x = torch.rand(24, 1, 6, 6, generator=generator(0, "images"))
     # Statistics of other images than those that are certified.
     made.re_estimate(torch.rand(24, 1, 6, 6, generator=generator(1, "images"))).eval()
@@ -70,21 +70,40 @@ def test_drawn_risks_are_those_of_independent_draws():
     assert abs(uneven.gibbs - float(wrong.mean())) <= 5 * (variance + 0.25 / 1500) ** 0.5
 
 
-def test_every_group_has_a_network_of_its_own(monkeypatch):
-    made, x, y = network()
-    seen = []
+@pytest.mark.parametrize("law", ["bernoulli", "gaussian"])
+def test_every_group_has_a_network_of_its_own(monkeypatch, law):
+    made, x, y = network(law)
+    seen, forward = [], BinaryNetwork.forward
 
-    def binarise(given, how, source):
-        from pbnn.networks import binarise
+    def seeing(self, points):
+        seen.append(tuple(torch.cat([b.weight.flatten() for b in self.layers()]).tolist()))
+        return forward(self, points)
 
-        assert (how, given.layers()[0].layer.weight.mean.dtype) == ("sample", torch.float64)
-        seen.append(binarise(given, how, source))
-        return seen[-1]
-
-    monkeypatch.setattr("pbnn.class_risks.binarise", binarise)
+    monkeypatch.setattr(BinaryNetwork, "forward", seeing)
     drawn_risks(made, x, y, group=8, passes=2, generator=generator(0, "draws"))
-    weights = {tuple(one.layers()[1].weight.flatten().tolist()) for one in seen}
-    assert len(seen) == len(weights) == 6
+    assert len(seen) == len({*seen}) == 6
+
+
+def test_fresh_networks_have_the_law_of_the_posterior():
+    made, _, _ = network()
+    made.layers()[0].layer.weight.half_logit.data[0, 0, 0] = torch.tensor([-2.0, 0.0, 9.0])
+    mean = [block.layer.weight.mean.double() for block in made.layers()]
+    total = [torch.zeros_like(each) for each in mean]
+    draws, fresh = 4000, fresh_networks(made, generator(0, "draws"))
+    pairs = torch.zeros(mean[1].numel(), mean[1].numel(), dtype=torch.float64)
+    for _ in range(draws):
+        weights = [block.weight.double() for block in next(fresh).layers()]
+        for each, weight in zip(total, weights, strict=True):
+            each += weight
+        pairs += torch.outer(weights[1].flatten(), weights[1].flatten())
+    for each, expected in zip(total, mean, strict=True):
+        error = ((1 - expected.square()) / draws).sqrt()
+        assert ((each / draws - expected).abs() <= 5 * error + 1e-6).all()
+    # Weights are independent: so are their products on average.
+    off = pairs / draws - torch.outer(mean[1].flatten(), mean[1].flatten())
+    assert off.fill_diagonal_(0).abs().max() <= 5.5 / draws**0.5
+    # The network itself has not changed.
+    assert torch.equal(made.layers()[1].layer.weight.mean.double(), mean[1])
 
 
 @pytest.mark.parametrize("bad", [{"group": 0}, {"passes": 0}])

@@ -26,6 +26,7 @@ from pbnn.functional.signs import (
     expect_over_signs,
     hard_concrete,
     hard_sign,
+    sample_positions,
     sample_signs,
     sign_patterns,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "max_pool_sampled",
     "mean_of",
     "normalised_sign",
+    "sample_positions",
     "sample_signs",
     "sign",
     "sign_patterns",
