@@ -145,6 +145,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 """Training and draws of each network, on a data set of its own where that is named."""
+SHARES = {"quick": (0.0, 0.05, 0.5), "full": (0.0, 0.01, 0.05, 0.1, 0.25, 0.5)}
+"""Prior splits of each preset, as shares of the points."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,8 @@ def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
                 training[seed] = Cell(cell_key(mine, sha256), mine)
         cells += training.values()
         for prior, row in ((name, row) for name in config.priors for row in ROWS[name]):
+            if row["prior_share"] not in SHARES[config.preset]:
+                continue
             cell = row | preset[row["network"]] | here | certified | {"prior": prior}
             cell |= {"splits": splits_of(task, cell).hashes(task)}
             for seed in range(seeds):

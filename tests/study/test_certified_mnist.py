@@ -40,7 +40,7 @@ def test_every_predictor_of_every_network_has_a_row(finished):
     assert found.to_dict() == {
         ("data_free", "random_features"): three,
         ("data_free", "binary_readout"): ["gibbs", "single", "mode"],
-        ("small_split", "random_features"): 5 * three,
+        ("small_split", "random_features"): 2 * three,
         ("recursive", "recursive_features"): ["gibbs"],
         ("learned_50", "binary_cnn"): three,
         ("learned_50", "learned_features"): three,
@@ -74,9 +74,11 @@ def test_the_page_says_what_sampling_took_and_whether_pac_bayes_helped(finished)
     below = int((learned["certificate"] < learned["bound_holdout"]).sum())
     assert page.count(" is below the hold-out bound") == below
     assert page.count(" is not below the hold-out bound") == len(learned) - below
-    # Every point meets as many networks as there are passes, PBB's 150,000.
-    assert f"| binary_cnn     | 7                | {674:<18}" in page
-    assert "150000" in page
+    # One pass of the 674 points in groups of 10, where PBB has 150,000 passes.
+    row = next(line for line in page.splitlines() if "binary_cnn" in line and "%" in line)
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[2:4] == ["68", "674"]
+    assert cells[6] == "150000"
     for name in ("certificate_vs_error", "certificate_vs_prior_split", "learning_curves"):
         assert (finished[1] / f"{name}.svg").stat().st_size > 1000
 
