@@ -174,11 +174,13 @@ def fresh_networks(network: BLRNet, generator: torch.Generator) -> Iterator[Bina
             yield binarise(precise, "sample", generator).to(dtype)
     drawn = binarise(network)
     chances = [p.chance_of_other() for p in posteriors if isinstance(p, BernoulliPosterior)]
+    largest = [float(chance.max()) for chance in chances]
     flat = [block.weight.contiguous().view(-1) for block in drawn.layers()]
     for block, weight in zip(drawn.layers(), flat, strict=True):
         block.weight = weight.view(block.weight.shape)
     while True:
-        others = [sample_positions(chance, generator) for chance in chances]
+        pairs = zip(chances, largest, strict=True)
+        others = [sample_positions(chance, generator, most) for chance, most in pairs]
         _flip(flat, others)
         yield drawn
         _flip(flat, others)

@@ -39,7 +39,9 @@ def sample_signs(mean: Tensor, generator: torch.Generator) -> Tensor:
     return choose_sign(uniform < (mean + 1) / 2, mean)
 
 
-def sample_positions(chance: Tensor, generator: torch.Generator) -> Tensor:
+def sample_positions(
+    chance: Tensor, generator: torch.Generator, largest: float | None = None
+) -> Tensor:
     r"""Where independent events happen, in the flat order of their probabilities.
 
     Candidates are as far apart as the geometric law of the largest probability says, and each is
@@ -53,6 +55,8 @@ def sample_positions(chance: Tensor, generator: torch.Generator) -> Tensor:
         variation: the 37/p steps of a gap's distribution function by 41 u/p together, of about p
         gaps a place, and an acceptance by 3 u.
     generator : torch.Generator
+    largest : float, optional
+        The largest of the probabilities, for who draws often and would find it every time.
 
     Returns
     -------
@@ -64,7 +68,8 @@ def sample_positions(chance: Tensor, generator: torch.Generator) -> Tensor:
     tensor([1, 3])
     """
     chance = chance.flatten()
-    places, largest = len(chance), float(chance.max())
+    places = len(chance)
+    largest = float(chance.max()) if largest is None else largest
     make: dict[str, Any] = {
         "generator": generator,
         "dtype": torch.float64,
