@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import torch
 from certified_page import draw
+from certified_priors import COLOUR, LARGE, TINY, check_listed
 from certified_runs import run, splits_of
 from common import check_device, check_finished, tasks_of
 
@@ -34,7 +35,8 @@ NAME = "certified_mnist"
 FOLDERS = ("data_dir", "offline", "out", "redraw", "workers", "scheduler")
 
 CHOICES = 1000
-"""Priors that a reported one may have been chosen from, with the data in sight."""
+"""Priors that a reported one may have been chosen from, with the data in sight: at least as many
+as are listed in certified_priors.py for its row."""
 FEATURES = {
     "network": "random_features",
     "weights": "gaussian",
@@ -62,6 +64,8 @@ TRAINING = LEARNED | {
     "shifts": {"rotation": 0.1, "scale": 0.07, "shear": 0.07, "shift": 1 / 28},
 }
 """Binary weights and activations, trained straight through on the prior split."""
+DIGITS = {"feature_points": 100, "pool": 2, "batch": 50}
+"""Features of images of 8x8, for the digits that stand in for data that cannot be had."""
 CANONICAL = {
     "mnist": "scaled",
     "fashion_mnist": "none",
@@ -120,10 +124,8 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 """What a prior may look at, what it is, and the networks that it is tried with."""
-QUICK = {"architecture": "16C3-MP2-32C3-MP2-128FC-SM10", "pretraining": 1, "epochs": 4}
+QUICK = {"architecture": TINY, "pretraining": 1, "epochs": 4}
 FULL = {"architecture": SMALL_IMAGES, "pretraining": 2, "epochs": 15}
-LARGE = FULL | {"architecture": "32C5-MP2-64C5-MP2-512FC-SM10", "epochs": 40}
-COLOUR = FULL | {"architecture": "32C3-MP2-64C3-MP2-128C3-MP2-256FC-SM10"}
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {
         "random_features": {"epochs": 5},
@@ -140,8 +142,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "learned_features": {"epochs": 10},
         "binary_cnn": {"passes": 20},
         "prior_training": FULL,
-        "prior_training mnist": LARGE,
-        "prior_training cifar10": COLOUR,
+        "prior_training mnist": FULL | {"architecture": LARGE, "epochs": 40},
+        "prior_training cifar10": FULL | {"architecture": COLOUR},
     },
 }
 """Training and draws of each network, on a data set of its own where that is named."""
@@ -223,10 +225,13 @@ def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
             if row["prior_share"] not in SHARES[config.preset]:
                 continue
             cell = row | preset[row["network"]] | here | certified | {"prior": prior}
+            if dataset == "digits":
+                cell |= {name: value for name, value in DIGITS.items() if row.get(name)}
             cell |= {"splits": splits_of(task, cell).hashes(task)}
             for seed in range(seeds):
-                key = training[seed].key if prior == "learned_50" else None
-                mine = cell | {"seed": seed, "prior_training": key}
+                trained = training[seed] if prior == "learned_50" else None
+                mine = cell | {"seed": seed, "prior_training": trained and trained.key}
+                check_listed(mine, trained and trained.config)
                 cells.append(Cell(cell_key(mine, sha256), mine))
     return cells
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from certified_figures import curves_figure, risk_figure, split_figure
 from certified_published import ONLY_CERTIFICATE, PBB_DRAWS, PUBLISHED
 from tabulate import tabulate
 
+from pbnn.certificates import Certificate, verify
 from pbnn.files import read_json, write_atomic
 from pbnn.reporting import curves_from_csv, records_from_csv
 from pbnn.reporting.drawing import save
@@ -18,6 +21,7 @@ from pbnn.study import SCHEMA_VERSION
 PREDICTORS = ("gibbs", "vote", "single", "mode")
 OF_A_ROW = ("dataset", "network", "prior", "prior_share", "weights")
 COLUMNS = [*OF_A_ROW, "predictor", "certificate", "worst", "risk_train", "error_test"]
+BOUNDS = {"certificate", "worst", "bound_holdout"}
 COLUMNS += ["bound_holdout", "kl", "n", "delta", "choices", "draws", "seeds", "theorem"]
 
 
@@ -27,6 +31,8 @@ def draw(folder: Path) -> None:
     records = records_from_csv(folder / "records.csv")
     runs = pd.DataFrame([r["config"] | r["measures"] | {"key": r["key"]} for r in records])
     certificates = read_json(folder / "certificates.json", "certificates", SCHEMA_VERSION)
+    for key, name, certificate in stored(certificates):
+        verify(Certificate.from_dict(certificate), f"certificates.json, {key}, {name}")
     table = pd.DataFrame(table_rows(runs, certificates))[COLUMNS]
     write_atomic(folder / "table.csv", table.to_csv(index=False, lineterminator="\n"))
     timings = pd.read_csv(folder / "timings.csv")[["key", "seconds.draws", "seconds.all"]]
@@ -37,6 +43,13 @@ def draw(folder: Path) -> None:
     save(lambda: split_figure(table), folder / "certificate_vs_prior_split")
     save(lambda: curves_figure(runs, curves), folder / "learning_curves")
     print(page)
+
+
+def stored(certificates: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Key, predictor and record of every certificate of the file."""
+    for key, each in certificates.items():
+        if key != "schema_version":
+            yield from ((key, name, certificate) for name, certificate in each.items())
 
 
 def table_rows(runs: pd.DataFrame, certificates: dict[str, Any]) -> list[dict[str, Any]]:
@@ -74,7 +87,10 @@ def page_of(about: dict[str, Any], table: pd.DataFrame, runs: pd.DataFrame) -> s
     ]
     for dataset, group in table.groupby("dataset", sort=False):
         shown = group.drop(columns=["dataset", "delta"])
-        text = [[cell_text(v) for v in row] for row in shown.itertuples(index=False)]
+        text = [
+            [cell_text(value, name) for name, value in zip(shown, row, strict=True)]
+            for row in shown.itertuples(index=False)
+        ]
         parts += [f"## {dataset}\n", f"{about['sources'][dataset]}.\n", table_of(text, shown)]
         parts += [published_part(str(dataset)), helped(group)]
     return "\n".join([*parts, cost_part(runs), seconds_part(runs)])
@@ -85,11 +101,26 @@ def table_of(rows: list[list[Any]], headers: Any) -> str:
     return tabulate(rows, list(headers), tablefmt="pipe", disable_numparse=True) + "\n"
 
 
-def cell_text(value: Any) -> str:
-    """Four decimals of a share, one of nats, nothing for what there is not."""
+def cell_text(value: Any, name: str) -> str:
+    """Four decimals of a share, bounds rounded up; one of nats; nothing for what there is not."""
     if not isinstance(value, float):
         return str(value)
-    return "" if value != value else f"{value:.4f}" if value <= 1 else f"{value:.1f}"
+    if value != value:
+        return ""
+    if name in BOUNDS:
+        return bound_text(value)
+    return (
+        f"{value:.1f}"
+        if name == "kl"
+        else f"{value:g}"
+        if name == "prior_share"
+        else f"{value:.4f}"
+    )
+
+
+def bound_text(bound: float) -> str:
+    """Four decimals, rounded up: what is printed is a bound too."""
+    return f"{math.ceil(bound * 10**4) / 10**4:.4f}"
 
 
 def helped(group: pd.DataFrame) -> str:
@@ -98,12 +129,14 @@ def helped(group: pd.DataFrame) -> str:
     if learned.empty:
         return ""
     lines = ["Learned priors: did the certification points help beyond measuring?\n"]
+    least = learned.groupby("prior_share")["bound_holdout"].min()
     for row in learned.to_dict("records"):
         below = row["certificate"] < row["bound_holdout"]
         lines.append(
             f"- {row['network']}, {row['prior']} ({row['prior_share']:g}), {row['predictor']}: "
-            f"{row['certificate']:.4f} {'is below' if below else 'is not below'} the hold-out "
-            f"bound of the prior, {row['bound_holdout']:.4f}."
+            f"{bound_text(row['certificate'])} {'is below' if below else 'is not below'} the "
+            f"hold-out bound of the prior, {bound_text(row['bound_holdout'])}; the least of any "
+            f"predictor with that split is {bound_text(least[row['prior_share']])}."
         )
     return "\n".join(lines) + "\n"
 

@@ -30,6 +30,7 @@ from pbnn.certificates import (
     certify_one,
     certify_recursive,
     certify_vote,
+    check_statistics,
     code_length,
     kl_upper,
     log_ratio_upper,
@@ -44,6 +45,7 @@ from pbnn.features import (
     random_convolution,
 )
 from pbnn.inputs import CANONICAL, Part, Points, sample_of
+from pbnn.layers import freeze_statistics
 from pbnn.networks import BLRNet, GaussianReadout, binarise
 from pbnn.objectives import BoundObjective
 from pbnn.seeding import generator
@@ -92,6 +94,7 @@ def gaussian_readout(cell: Cell, points: Points, kept: Path, progress: bool) -> 
     seconds["training"] = time.perf_counter() - began - sum(seconds.values())
     risks, test = (readout_risks(readout, *part) for part in (points.certification, points.test))
     weight = copy.deepcopy(readout.weight).double().sample(the_draw(cell, device))
+    one = readout.known(weight)
     wrong, test_wrong = (
         int(readout_errors(readout, *part, weight=weight).sum())
         for part in (points.certification, points.test)
@@ -100,7 +103,7 @@ def gaussian_readout(cell: Cell, points: Points, kept: Path, progress: bool) -> 
     certificates = {
         "gibbs": certify_gibbs(readout, risks, budget, provenance),
         "vote": certify_vote(readout, risks, budget, provenance),
-        "single": certify_one(readout, wrong, len(y), budget, provenance, log_ratio=ratio),
+        "single": certify_one(one, wrong, len(y), budget, provenance, log_ratio=ratio),
     }
     errors = {"gibbs": test.gibbs, "vote": test.vote, "single": test_wrong / test.n}
     seconds["certificate"] = time.perf_counter() - began - sum(seconds.values())
@@ -150,7 +153,7 @@ def recursive_readout(cell: Cell, points: Points, kept: Path, progress: bool) ->
     points, axes = on_axes(cell, points, kept)
     points = points.map(lambda x: emphasised(x, axes, *cell["emphases"]))
     x, y = points.certification
-    seed, budget = cell["seed"], budget_of(cell)
+    seed, budget = cell["seed"], budget_of(cell, "recursive")
     delta = budget.events(exact=False)["gibbs"] / len(cell["shares"])
     readout = GaussianReadout(x.shape[1], cell["classes"], device=x.device)
     ends = [0, *(round(share * len(y)) for share in accumulate(cell["shares"]))]
@@ -217,7 +220,10 @@ def learned(cell: Cell, points: Points, kept: Path) -> Callable[[Tensor], Tensor
     network = trained_network(cell, kept, points.test[0].device)
     canonical = CANONICAL[cell["canonical"]]
     few = canonical(points.prior[0][: cell["re_estimated_on"]])
-    blocks = binarise(network).re_estimate(few).layers()[:-1]
+    fixed = binarise(network).re_estimate(few)
+    freeze_statistics(fixed, cell["splits"]["prior"])
+    check_statistics(fixed, provenance_of(cell))
+    blocks = fixed.layers()[:-1]
 
     @torch.no_grad()
     def signs(x: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def binary_network(cell: Cell, points: Points, kept: Path, _: bool) -> Result:
     began = time.perf_counter()
     points = canonical(cell, points)
     (x, y), (test, label) = points.certification, points.test
-    seed, budget, provenance = cell["seed"], budget_of(cell), provenance_of(cell)
+    seed, budget, provenance = cell["seed"], budget_of(cell, "fixed"), provenance_of(cell)
     prior = cell["splits"]["prior"]
     network = trained_network(cell, kept, x.device)
     network.adopt_as_prior()

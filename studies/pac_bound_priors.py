@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
+
+import listed
+from listed import Lists
 
 GRID = ([], [1], [10], [50], [100], [10, 10], [100, 100])
 """Hidden widths of the paper preset."""
@@ -58,7 +60,6 @@ def inputs_of(dataset: str) -> dict[str, Any]:
 FREE = {"dataset", "method", "seeds", "delta", "threads", "compile", "device", "splits", "choices"}
 FREE |= {"draws", "objective", "C", "decay", "epochs", "batch", "learning_rate"}
 FREE |= {"kl_warmup", "restarts"}
-Lists = dict[str, tuple[Any, ...]]
 READ = "inputs centring feature_points bias prior_bias levels power norm"
 RANDOM: Lists = {
     "network": ("tree", "chain"),
@@ -166,22 +167,4 @@ LISTS: dict[str, dict[str, tuple[Lists, ...]]] = {
 
 def check_listed(cell: dict[str, Any]) -> None:
     """Refuse to certify a prior that the price does not cover."""
-    lists = LISTS.get(cell["dataset"], PRIORS).get(cell["method"], ())
-    faults = [fault(cell, listed) for listed in lists]
-    if faults and all(faults):
-        raise ValueError(faults[0])
-    if sum(math.prod(map(len, listed.values())) for listed in lists) > cell["choices"]:
-        raise ValueError(f"`choices` must cover the lists of priors, got {cell['choices']}.")
-
-
-def fault(cell: dict[str, Any], listed: Lists) -> str:
-    """Why a cell's prior is not on a list; empty if it is."""
-    for fields, values in listed.items():
-        names = fields.split()
-        got = tuple(cell.get(name) for name in names) if len(names) > 1 else cell.get(fields)
-        if got not in values:
-            return f"`{fields}` must be one of the listed {values}, got {got!r}."
-    unlisted = set(cell) - FREE - {name for fields in listed for name in fields.split()}
-    if unlisted:
-        return f"`cell` must hold listed and free fields only, got {sorted(unlisted)}."
-    return ""
+    listed.check_listed(cell, LISTS.get(cell["dataset"], PRIORS).get(cell["method"], ()), FREE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import math
@@ -31,6 +32,7 @@ from pbnn.posteriors import BernoulliPosterior
 from pbnn.seeding import generator
 
 BUDGET = Budget(0.05, 3, 20, "classes")
+FIXED = Budget(0.05, 3, 20, "fixed")
 SPLITS = {"prior": "ff", "certification": "ab"}
 PROVENANCE = Provenance("fixed", 0, SPLITS)
 
@@ -122,7 +124,7 @@ def test_the_gibbs_certificate_of_draws_is_betting_within_the_bound(group, fill)
     losses = [value for value, count in found.losses for _ in range(count)]
     upper = fill * betting(losses, delta=0.1 * share) + found.rounding
     assert certificate.risk_upper == pytest.approx(upper, rel=1e-9)
-    expected = maurer(upper, kl_upper(made), 24, delta=0.4 * share)
+    expected = maurer(upper, kl_upper(made), 24, delta=0.5 * share)
     assert certificate.bound == pytest.approx(expected, rel=1e-9)
     verify(Certificate.from_dict(certificate.to_dict()))
     (value, count), *others = certificate.losses
@@ -137,7 +139,7 @@ def test_the_certificates_of_a_readout_are_the_formulas():
     share = 0.05 / (3 * 20)
     gibbs = certify_gibbs(made, found, BUDGET, PROVENANCE)
     vote = certify_vote(made, found, BUDGET, PROVENANCE)
-    expected = maurer(found.gibbs, made.double().kl().item(), 400, delta=0.5 * share)
+    expected = maurer(found.gibbs, made.double().kl().item(), 400, delta=0.6 * share)
     assert gibbs.bound == pytest.approx(expected, rel=1e-9)
     assert (gibbs.predictor, vote.predictor) == ("randomised network", "vote")
     assert vote.bound == (pytest.approx(2 * expected, rel=1e-9) if expected < 0.5 else 1.0)
@@ -146,23 +148,32 @@ def test_the_certificates_of_a_readout_are_the_formulas():
 
 
 def test_the_certificate_of_one_network_is_the_formula():
-    made, _, _ = readout()
+    made, x, _ = readout()
     weight = made.weight.sample(generator(0, "one"))
-    ratio = log_ratio_upper(made.weight, weight)
-    share = 0.25 * 0.05 / (3 * 20)
-    drawn = certify_one(made, 30, 400, BUDGET, PROVENANCE, log_ratio=ratio)
-    assert drawn.bound == pytest.approx(rivasplata(30 / 400, ratio, 400, delta=share), rel=1e-9)
-    fixed = certify_one(made, 30, 400, BUDGET, PROVENANCE)
-    assert fixed.bound == pytest.approx(clopper_pearson(30, 400, delta=share), rel=1e-9)
+    one, ratio = made.known(weight), log_ratio_upper(made.weight, weight)
+    assert torch.equal(one(x), x @ weight.T)
+    share = 0.05 / (3 * 20)
+    drawn = certify_one(one, 30, 400, BUDGET, PROVENANCE, log_ratio=ratio)
+    expected = rivasplata(30 / 400, ratio, 400, delta=0.4 * share)
+    assert drawn.bound == pytest.approx(expected, rel=1e-9)
+    fixed = certify_one(one, 30, 400, FIXED, PROVENANCE)
+    expected = clopper_pearson(30, 400, delta=0.25 * share)
+    assert fixed.bound == pytest.approx(expected, rel=1e-9)
     assert (drawn.predictor, fixed.predictor) == ("drawn network", "fixed network")
-    vote = certify_one([made, made], 30, 400, BUDGET, PROVENANCE)
+    vote = certify_one([one, made], 30, 400, FIXED, PROVENANCE)
     assert (vote.predictor, vote.bound) == ("fixed vote", fixed.bound)
+    # It says which network it is of.
+    assert drawn.network == fixed.network == vote.network.split()[0] != vote.network.split()[1]
     with pytest.raises(ValueError, match="vote"):
-        certify_one([made], 30, 400, BUDGET, PROVENANCE, log_ratio=ratio)
+        certify_one([one], 30, 400, BUDGET, PROVENANCE, log_ratio=ratio)
+    # A drawn and a fixed network are two events, so no budget is spent twice.
+    for budget, more in ((BUDGET, {}), (FIXED, {"log_ratio": ratio})):
+        with pytest.raises(ValueError, match="family"):
+            certify_one(one, 30, 400, budget, PROVENANCE, **more)
     for certificate in (drawn, fixed, vote):
         verify(Certificate.from_dict(certificate.to_dict()))
     with pytest.raises(ValueError, match="errors"):
-        certify_one(made, 401, 400, BUDGET, PROVENANCE)
+        certify_one(made, 401, 400, FIXED, PROVENANCE)
 
 
 def test_errors_of_fresh_read_outs_are_binomial_with_the_gibbs_risk():
@@ -185,10 +196,11 @@ def test_the_recursive_certificate_is_the_best_of_its_weights():
     wrong = [chance < 0.2, chance[1000:] < 0.1, chance[2000:] < 0.08]
     before = [None, torch.rand(3000, generator=source) < 0.2, chance[2000:] < 0.1]
     steps = [Step(k, w, b) for k, w, b in zip([30.0, 20.0, 5.0], wrong, before, strict=True)]
-    found = certify_recursive(steps, BUDGET, PROVENANCE)
+    budget = Budget(0.05, 3, 20, "recursive")
+    found = certify_recursive(steps, budget, PROVENANCE)
     verify(Certificate.from_dict(found.to_dict()))
     frequencies, kls, sizes = ([s[f] for s in found.steps] for f in ("frequency", "kl", "n"))
-    shares = BUDGET.events(exact=False)
+    shares = budget.events(exact=False)
     shares = {"delta": shares["gibbs"], "delta_mc": shares["gibbs_draws"]}
     grid = [
         recursive(frequencies, kls, sizes, gamma=[a / 20, b / 20], **shares)
@@ -196,7 +208,7 @@ def test_the_recursive_certificate_is_the_best_of_its_weights():
         for b in range(1, 21)
     ]
     assert found.bound == pytest.approx(min(grid), rel=1e-9)
-    assert found.n == 4000
+    assert (found.n, found.kl) == (4000, 55.0)
     # How often the excess loss l − γ l' is at least 0, 1 − γ and 1, at γ = ½.
     for step, told in zip(steps[1:], found.steps[1:], strict=True):
         excess = step.wrong.double() - step.prior_wrong.double() / 2
@@ -206,20 +218,23 @@ def test_the_recursive_certificate_is_the_best_of_its_weights():
     with pytest.raises(ValueError, match="does not hold"):
         verify(dataclasses.replace(found, steps=later))
     with pytest.raises(ValueError, match="steps"):
-        certify_recursive(steps[1:], BUDGET, PROVENANCE)
+        certify_recursive(steps[1:], budget, PROVENANCE)
+    with pytest.raises(ValueError, match="fewer points"):
+        certify_recursive([steps[0], steps[2], steps[1]], budget, PROVENANCE)
 
 
 def statistics_of(split, of_drawn=False):
-    """A network whose batch normalisation is said to be of this split, or is not frozen."""
+    """A network whose batch normalisation is of this split, or is not frozen."""
     made, x, y = network()
     known = binarise(made, "sample", generator(0, "known")) if of_drawn else made
-    known.re_estimate(x if split == "ab" else x.flip(0))
-    if split is not None:
-        freeze_statistics(known, split)
-    else:
+    if split != "ff":
+        known.re_estimate(x)
+    if split is None:
         for block in known.layers():
             if block.tail.norm is not None:
                 block.tail.norm.split = None
+    elif split:
+        freeze_statistics(known, split)
     return known, x, y
 
 
@@ -234,16 +249,30 @@ def test_a_certificate_refuses_statistics_fitted_on_certification_points(split, 
     known, *_ = statistics_of(split, of_drawn=True)
     for one in (known, [known], known.fold(), [statistics_of("ff", of_drawn=True)[0], known]):
         with pytest.raises(ValueError, match=told):
-            certify_one(one, 3, 24, BUDGET, PROVENANCE)
+            certify_one(one, 3, 24, FIXED, PROVENANCE)
 
 
-def test_statistics_that_are_estimated_again_are_of_no_known_split_until_it_is_said():
-    known, x, _ = statistics_of("ff", of_drawn=True)
-    assert certify_one(known, 3, 24, BUDGET, PROVENANCE).bound > 3 / 24
-    with pytest.raises(ValueError, match="unknown"):
-        certify_one(known.re_estimate(x), 3, 24, BUDGET, PROVENANCE)
-    freeze_statistics(known, "ff")
-    certify_one(known.fold(), 3, 24, BUDGET, PROVENANCE)
+def test_statistics_of_the_prior_split_are_accepted_in_any_precision_and_folded():
+    known, *_ = statistics_of("ff", of_drawn=True)
+    for one in (known, known.fold(), copy.deepcopy(known).double()):
+        assert certify_one(one, 3, 24, FIXED, PROVENANCE).bound > 3 / 24
+
+
+@pytest.mark.parametrize("name", ["running_mean", "running_var", "gamma", "beta"])
+def test_what_is_changed_after_it_was_frozen_is_noticed(name):
+    known, *_ = statistics_of("ff", of_drawn=True)
+    norm = known.layers()[0].tail.norm
+    state = norm.state_dict() | {name: getattr(norm, name).detach() + 0.5}
+    norm.load_state_dict(state)
+    for one in (known, known.fold()):
+        with pytest.raises(ValueError, match="unknown"):
+            certify_one(one, 3, 24, FIXED, PROVENANCE)
+
+
+def test_batch_normalisation_of_torch_is_refused():
+    foreign = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(4))
+    with pytest.raises(ValueError, match="not frozen"):
+        certify_one(foreign, 3, 24, FIXED, PROVENANCE)
 
 
 def test_the_most_probable_network_is_certified_by_the_length_of_its_code():
@@ -287,9 +316,9 @@ def test_a_random_network_that_is_its_prior_needs_no_price_for_a_posterior():
         certify_gibbs(made, risks, BUDGET, PROVENANCE, fixed=True)
     made.adopt_as_prior()
     risks = drawn_risks(made, x, y, group=4, passes=50, generator=generator(0, "draws"))
-    fixed = certify_gibbs(made, risks, BUDGET, PROVENANCE, fixed=True)
+    fixed = certify_gibbs(made, risks, FIXED, PROVENANCE, fixed=True)
     upper = monte_carlo(fixed.risk_upper, 24, delta=0.4 * 0.05 / (3 * 20))
     assert fixed.bound == pytest.approx(upper, rel=1e-9)
     assert (fixed.kl, fixed.predictor) == (0.0, "fixed randomised network")
-    assert fixed.bound < certify_gibbs(made, risks, BUDGET, PROVENANCE).bound
+    assert fixed.bound < certify_gibbs(made, risks, FIXED, PROVENANCE).bound
     verify(Certificate.from_dict(fixed.to_dict()))

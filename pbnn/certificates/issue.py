@@ -100,12 +100,13 @@ def certify_one(
     Parameters
     ----------
     networks : module, or sequence of modules
-        The network, with the batch normalisation that it predicts with. Several are a vote, all of
-        them known before the points: an event of its own, with its own share of δ.
+        The very network whose errors are given, with the batch normalisation that it predicts with.
+        Several are a vote, all of them known before the points: an event of its own, with its own
+        share of δ.
     errors, n : int
         Errors among the certification points, one whose class rounding leaves open among them.
     budget : Budget
-        Of the family "classes", or for a code "coded".
+        Of the family "classes" for a draw, "coded" for a code, or "fixed".
     provenance : Provenance
     log_ratio : float, optional
         `log_ratio_upper` of its weights: one draw, its seed fixed beforehand.
@@ -119,7 +120,8 @@ def certify_one(
         than the prior's or the feature split: `check_statistics`.
     """
     vote = isinstance(networks, Sequence)
-    for network in networks if isinstance(networks, Sequence) else [networks]:
+    several = list(networks) if isinstance(networks, Sequence) else [networks]
+    for network in several:
         check_statistics(network, provenance)
     if not 0 <= errors <= n or n < 1:
         raise ValueError(f"`errors` must lie in 0, …, n, got {errors} of {n}.")
@@ -137,6 +139,7 @@ def certify_one(
     return stated(
         theorem,
         int(vote),
+        network=" ".join(fingerprint(network) for network in several),
         risk=errors / n,
         kl=kl,
         n=n,
@@ -188,6 +191,7 @@ def _close(
     return stated(
         theorem,
         kind,
+        network=risks.network,
         risk=risk,
         draws=draws,
         rounding=rounding,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
@@ -42,7 +44,7 @@ def certify_recursive(steps: Sequence[Step], budget: Budget, provenance: Provena
     steps : sequence of Step
         Their number, and which points each uses, must not depend on the points.
     budget : Budget
-        Of the family "classes".
+        Of the family "recursive".
     provenance : Provenance
 
     References
@@ -52,6 +54,9 @@ def certify_recursive(steps: Sequence[Step], budget: Budget, provenance: Provena
     """
     if not steps or any((step.prior_wrong is None) != (k == 0) for k, step in enumerate(steps)):
         raise ValueError("`steps` must have draws of the posterior before, all but the first.")
+    sizes = [len(step.wrong) for step in steps]
+    if any(after >= before for before, after in pairwise(sizes)):
+        raise ValueError(f"`steps` must leave fewer points each time, got {sizes}.")
     events = budget.events(exact=False)
     rows = [_told(step) for step in steps]
     shares: dict[str, Any] = {
@@ -72,7 +77,7 @@ def certify_recursive(steps: Sequence[Step], budget: Budget, provenance: Provena
         "recursive",
         risk=float(steps[-1].wrong.double().mean()),
         draws=len(steps[-1].wrong),
-        kl=rows[-1]["kl"],
+        kl=sum(row["kl"] for row in rows),
         n=first["n"],
         budget=budget,
         events=events,
@@ -87,5 +92,10 @@ def _told(step: Step) -> dict[str, Any]:
     if step.prior_wrong is not None:
         saved = float((~step.wrong & step.prior_wrong).double().mean())
         lost = float((step.wrong & ~step.prior_wrong).double().mean())
-        frequency = [1 - saved, risk, lost]
-    return {"frequency": frequency or risk, "kl": step.kl, "n": len(step.wrong)}
+        frequency = [_up(1 - saved), _up(risk), _up(lost)]
+    return {"frequency": frequency or _up(risk), "kl": step.kl, "n": len(step.wrong)}
+
+
+def _up(frequency: float) -> float:
+    """A quotient that was rounded to the nearest number, rounded up."""
+    return min(1.0, math.nextafter(frequency, math.inf)) if frequency else 0.0

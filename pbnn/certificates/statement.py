@@ -37,9 +37,14 @@ SHARES: dict[str, dict[bool, dict[str, float]]] = {
         False: {"gibbs": 0.85, "gibbs_draws": 0.1, "tandem": 0.025, "tandem_draws": 0.025},
     },
     "classes": {
-        True: {"gibbs": 0.5, "single": 0.25, "fixed_vote": 0.25},
-        False: {"gibbs": 0.4, "gibbs_draws": 0.1, "single": 0.25, "fixed_vote": 0.25},
+        True: {"gibbs": 0.6, "single": 0.4},
+        False: {"gibbs": 0.5, "gibbs_draws": 0.1, "single": 0.4},
     },
+    "fixed": {
+        True: {"gibbs": 0.5, "fixed": 0.25, "fixed_vote": 0.25},
+        False: {"gibbs": 0.4, "gibbs_draws": 0.1, "fixed": 0.25, "fixed_vote": 0.25},
+    },
+    "recursive": {False: {"gibbs": 0.8, "gibbs_draws": 0.2}},
     "coded": {
         True: {"gibbs": 0.5, "single": 0.25, "coded": 0.25},
         False: {"gibbs": 0.4, "gibbs_draws": 0.1, "single": 0.25, "coded": 0.25},
@@ -74,7 +79,7 @@ PREDICTORS = {
 
 EVENTS = {
     "drawn network": "single",
-    "fixed network": "single",
+    "fixed network": "fixed",
     "fixed vote": "fixed_vote",
     "coded network": "coded",
 }
@@ -95,16 +100,19 @@ class Budget:
         Length of the list of priors the reported one was chosen from, with these data in sight;
         divides δ once more, that is, costs ln(choices) nats. The list must be fixed beforehand:
         nothing pays for a prior that was made from the certificates of others.
-    family : {"signs", "classes", "coded"}
-        Which predictors share δ, a key of `SHARES`: random network and vote of two classes; random
-        network, one network and a vote of fixed ones, of several classes; or random network, one
-        drawn network and the most probable one by its code length.
+    family : {"signs", "classes", "coded", "fixed", "recursive"}
+        Which predictors share δ, a key of `SHARES`. "signs": random network and vote of two
+        classes. Of several classes, "classes": random network, its vote, and one drawn network;
+        "coded": random network, one drawn, and the most probable one by the length of its code;
+        "fixed": a random network, one network and one vote that were fixed beforehand; "recursive":
+        a random network at the end of a chain of priors. Each event is for one certificate: two
+        drawn networks need two budgets.
     """
 
     delta: float = 0.05
     seeds: int = 1
     choices: int = 1000
-    family: Literal["signs", "classes", "coded"] = "signs"
+    family: Literal["signs", "classes", "coded", "fixed", "recursive"] = "signs"
 
     def each(self) -> float:
         """Probability of failure left for one network: δ/(seeds · choices), rounded down."""
@@ -161,7 +169,7 @@ class Certificate:
         Allowance for floating-point error, included in `risk_upper`.
     kl : float
         KL(Q‖P) in nats, rounded up; of a drawn network ln dQ/dP, of a coded one the length of its
-        code, of a fixed one 0.
+        code, of a fixed one 0; of "recursive" the sum over its steps.
     n : int
         Size of the certification split.
     lower_right : float
@@ -177,6 +185,8 @@ class Certificate:
         Monte-Carlo step is then `pbnn.bounds.betting`, else `pbnn.bounds.monte_carlo`.
     group : int
         The size of a group; the last of a pass over the points may have fewer.
+    network : str
+        Fingerprint of the network, or of the posterior of a random one.
     steps : list of dict
         Of "recursive", in order: ``frequency``, ``kl``, ``n`` and from the second on ``gamma``.
     """
@@ -198,6 +208,7 @@ class Certificate:
     schema_version: int = SCHEMA_VERSION
     losses: list[list[float]] = dataclasses.field(default_factory=list)
     group: int = 1
+    network: str = ""
     steps: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -219,10 +230,11 @@ class Certificate:
             "schema_version": int,
             "losses": list,
             "group": int,
+            "network": str,
             "steps": list,
         }
         names = {field.name for field in dataclasses.fields(cls)}
-        if odd := sorted((set(record) ^ names) - {"losses", "group", "steps"}):
+        if odd := sorted((set(record) ^ names) - {"losses", "group", "steps", "network"}):
             raise ValueError(f"{where}: missing or unknown fields {odd}.")
         for name, value in record.items():
             kind = types.get(name, float)

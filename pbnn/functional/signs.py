@@ -89,8 +89,10 @@ def sample_positions(
         end = int(found[-1][-1])
     candidates = torch.cat(found)
     candidates = candidates[candidates < places]
-    kept = torch.rand(len(candidates), **make) * largest < chance[candidates]
-    return candidates[kept]
+    own = chance[candidates]
+    if bool((own > largest).any()):
+        raise ValueError(f"`largest` must be no less than any probability, got {largest}.")
+    return candidates[torch.rand(len(candidates), **make) * largest < own]
 
 
 def append_one(x: Tensor) -> Tensor:

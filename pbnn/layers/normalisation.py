@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from torch import Tensor, nn
 
@@ -63,6 +65,7 @@ class StochasticBatchNorm(nn.Module):
             )
         self.eps, self.momentum = eps, momentum
         self.split: str | None = None
+        self.digest = b""
         one = torch.ones(channels, dtype=dtype, device=device)
         self.gamma, self.beta = nn.Parameter(one.clone()), nn.Parameter(torch.zeros_like(one))
         self.register_buffer("running_mean", torch.zeros_like(one))
@@ -110,7 +113,7 @@ class StochasticBatchNorm(nn.Module):
             Hash of the split that all of them come from (`Splits.hashes`): a certificate asks for
             it. Not part of a checkpoint.
         """
-        self.split = split
+        self.split, self.digest = split, _digest(self)
         self.gamma.requires_grad_(False)
         self.beta.requires_grad_(False)
 
@@ -146,7 +149,7 @@ class ThresholdSign(nn.Module):
         gamma, beta = norm.gamma.detach(), norm.beta.detach()
         for name, value in threshold(norm.statistics, gamma, beta, norm.eps)._asdict().items():
             self.register_buffer(name, value)
-        self.split = norm.split
+        self.split, self.digest = _origin(norm), _digest(self)
 
     def forward(self, a: Tensor) -> Tensor:
         """+1 where direction · a ≥ direction · level, else −1."""
@@ -171,6 +174,24 @@ def freeze_statistics(network: nn.Module, split: str) -> None:
 
 
 def statistics_splits(network: nn.Module) -> set[str | None]:
-    """Hashes of the splits its normalisations come from; None for one that is not frozen."""
-    norms = (StochasticBatchNorm, ThresholdSign)
-    return {part.split for part in network.modules() if isinstance(part, norms)}
+    """Hashes of the splits its normalisations come from.
+
+    None for one that is not frozen, or is none of these classes; "" for one that is not as it was
+    when it was frozen.
+    """
+    parts = [part for part in network.modules() if hasattr(part, "running_mean")]
+    parts += [part for part in network.modules() if isinstance(part, ThresholdSign)]
+    return {_origin(part) for part in parts}
+
+
+def _origin(part: nn.Module) -> str | None:
+    if not isinstance(part, StochasticBatchNorm | ThresholdSign) or part.split is None:
+        return None
+    return part.split if part.digest == _digest(part) else ""
+
+
+def _digest(part: nn.Module) -> bytes:
+    """Of all numbers, in float64, so that a change of precision that loses nothing changes none."""
+    numbers = sorted(part.state_dict().items())
+    joined = b"".join(value.cpu().double().numpy().tobytes() for _, value in numbers)
+    return hashlib.sha256(joined).digest()

@@ -69,6 +69,14 @@ class GaussianReadout(nn.Module):
         """Scores (n, classes) of the mean weights, whose arg max is the vote of all networks."""
         return F.linear(x, self.weight.mode())
 
+    def known(self, weight: Tensor) -> nn.Linear:
+        """One deterministic read-out of these weights: the network that is deployed."""
+        like: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
+        size = weight.shape[1], weight.shape[0]
+        deployed = nn.utils.skip_init(nn.Linear, *size, bias=False, **like).requires_grad_(False)
+        deployed.weight.copy_(weight)
+        return deployed
+
     def kl(self) -> Tensor:
         """KL(Q‖P) of all weights in nats."""
         return self.weight.kl()

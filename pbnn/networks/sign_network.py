@@ -199,9 +199,11 @@ class SignNetwork(nn.Module, ABC):
 
 
 def fingerprint(network: Any) -> str:
-    """SHA-256 of what a module with a `config` is: kind, sizes, parameters, buffers in float64."""
+    """SHA-256 of what a module is: kind, `config` if any, parameters, buffers in float64."""
     digest = hashlib.sha256(type(network).__name__.encode())
-    digest.update(json.dumps(network.config | {"aggregate": ""}, sort_keys=True).encode())
+    digest.update(
+        json.dumps(getattr(network, "config", {}) | {"aggregate": ""}, sort_keys=True).encode()
+    )
     for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().double().numpy().tobytes())
     return digest.hexdigest()

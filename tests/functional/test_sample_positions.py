@@ -62,3 +62,9 @@ def test_a_first_batch_of_gaps_that_is_too_short_is_followed_by_another(monkeypa
     assert len(calls) > 2
     assert found[-1] > 8000
     assert (found.diff() > 0).all()
+
+
+def test_a_largest_probability_that_is_too_small_is_refused():
+    chance = torch.full((1000,), 0.4, dtype=torch.float64)
+    with pytest.raises(ValueError, match="largest"):
+        sample_positions(chance, generator(0, "low"), 0.1)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 
 import certified_mnist
+import certified_page
+import certified_priors
 import certified_runs
+import listed
 import pandas as pd
 import pytest
 
@@ -17,20 +20,10 @@ from pbnn.data import load
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run of every row."""
-    with pytest.MonkeyPatch.context() as patch:
-        for row in (row for rows in certified_mnist.ROWS.values() for row in rows):
-            if row["feature_points"]:
-                patch.setitem(row, "feature_points", 100)
-            if "pool" in row:
-                patch.setitem(row, "pool", 2)
-                patch.setitem(row, "batch", 50)
-        tiny = {"architecture": "4C3-MP2-16FC-SM10", "committed": 0.9}
-        for name, value in tiny.items():
-            patch.setitem(certified_mnist.PRESETS["quick"]["binary_cnn"], name, value)
-        folder = tmp_path_factory.mktemp("certified")
-        config = certified_mnist.Config(datasets=("digits",), out=folder, offline=True)
-        certified_mnist.study(config)
-        yield config, folder
+    folder = tmp_path_factory.mktemp("certified")
+    config = certified_mnist.Config(datasets=("digits",), out=folder, offline=True)
+    certified_mnist.study(config)
+    return config, folder
 
 
 def test_every_predictor_of_every_network_has_a_row(finished):
@@ -118,7 +111,8 @@ def test_the_events_of_all_certificates_of_a_network_spend_no_more_than_its_delt
 
 def test_points_of_the_certification_split_shape_neither_inputs_nor_prior():
     task = load("digits")
-    for cell in (row for rows in certified_mnist.ROWS.values() for row in rows):
+    tasks = {"digits": task}
+    for _, cell in certified_mnist.cells_of(certified_mnist.Config(), tasks):
         parts = certified_runs.splits_of(task, cell)
         certified = {*parts.certification.tolist()}
         assert not certified & {
@@ -135,6 +129,65 @@ def test_it_goes_on_from_its_records_and_redraws_the_same(finished, monkeypatch)
     certified_mnist.study(config)
     certified_mnist.study(certified_mnist.Config(out=folder, redraw=True))
     assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.parametrize("preset", ["quick", "full"])
+def test_every_prior_is_on_a_list_that_the_price_covers(preset):
+    """Of each data set, by name: the digits take the place of its points."""
+    digits = load("digits")
+    tasks = dict.fromkeys(("mnist", "fashion_mnist", "cifar10"), digits)
+    with pytest.MonkeyPatch.context() as patch:
+        for row in (row for rows in certified_mnist.ROWS.values() for row in rows):
+            patch.setitem(row, "feature_points", min(row["feature_points"], 100))
+        cells = certified_mnist.cells_of(certified_mnist.Config(preset=preset), tasks)
+    rows = {(c.config["prior"], c.config["network"]) for c in cells if "prior" in c.config}
+    assert rows == set(certified_priors.LISTS)
+    for lists, _ in certified_priors.LISTS.values():
+        assert listed.members([lists]) <= certified_mnist.CHOICES
+
+
+@pytest.mark.parametrize(
+    ("row", "change", "told"),
+    [
+        (0, {"filters": 201}, "filters"),
+        (0, {"another": 1}, "another"),
+        (0, {"choices": 100}, "choices"),
+        (-1, {"axes": 10}, "axes"),
+        (-1, {"training": {"binary_rate": 0.5}}, "binary_rate"),
+    ],
+)
+def test_a_prior_that_is_not_listed_is_not_certified(row, change, told):
+    rows = [(prior, row) for prior, rows in certified_mnist.ROWS.items() for row in rows]
+    prior, chosen = rows[row]
+    epochs = certified_mnist.PRESETS["full"][chosen["network"]]
+    cell = chosen | epochs | {"dataset": "mnist", "prior": prior, "canonical": "scaled"}
+    cell |= {"choices": 1000}
+    training = None
+    if prior == "learned_50":
+        training = certified_mnist.TRAINING | certified_mnist.FULL | {"canonical": "scaled"}
+    certified_priors.check_listed(cell, training)
+    if more := change.get("training"):
+        training, change = training | more, {}
+    with pytest.raises(ValueError, match=told):
+        certified_priors.check_listed(cell | change, training)
+
+
+def test_a_printed_bound_is_rounded_up():
+    assert certified_page.cell_text(0.07004, "certificate") == "0.0701"
+    assert certified_page.cell_text(0.07004, "risk_train") == "0.0700"
+
+
+def test_a_certificate_that_does_not_hold_is_not_drawn(finished, tmp_path):
+    for path in finished[1].glob("*.*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    path = tmp_path / "certificates.json"
+    text = path.read_text(encoding="utf-8")
+    stored = json.loads(text)
+    key = next(key for key in stored if key != "schema_version")
+    stored[key]["gibbs"]["bound"] *= 0.9
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{key}, gibbs does not hold"):
+        certified_mnist.study(certified_mnist.Config(out=tmp_path, redraw=True))
 
 
 @pytest.mark.parametrize("bad", [{"priors": ("none",)}, {"seeds": 0}, {"delta": 1.0}])
