@@ -48,7 +48,9 @@ probable network that `STRAIGHT` has trained as it is deployed.
 
 ENSEMBLES = (1, 2, 5, 16)
 ALPHAS = (0.0, 0.01, 0.05, 0.2)
-AT_ONCE = 500
+AT_ONCE = {"cpu": 50}
+"""Images at once on a device, else 500: on a processor few enough that a layer stays in its cache,
+which takes half the time of 500."""
 CURVE_POINTS = 60
 
 
@@ -264,7 +266,8 @@ def anytime_rows(members: Tensor, label: Tensor) -> tuple[dict[str, float], list
 @torch.no_grad()
 def scores_of(network: BLRNet | RealNet | BinaryNetwork, x: Tensor) -> Tensor:
     """Scores, or their means, shape (n, classes)."""
-    return torch.cat([mean_of(network(part)) for part in x.split(AT_ONCE)])
+    at_once = AT_ONCE.get(x.device.type, 500)
+    return torch.cat([mean_of(network(part)) for part in x.split(at_once)])
 
 
 def error(scores: Tensor, label: Tensor) -> float:

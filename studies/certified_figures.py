@@ -10,10 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pbnn.reporting.drawing import GREY, label_rows, legend, look_of, make_panels
+from pbnn.reporting.drawing import GREY, fit, label_rows, legend, look_of, make_panels
 
 SIZES = {"gibbs": 5.0, "vote": 3.0, "single": 7.0, "mode": 9.0}
 """Of the markers of each predictor."""
+SHARES = {0.0: "-", 0.05: "--", 0.5: ":"}
+"""Prior splits whose learning curves are shown."""
 LINES = {"gibbs": "-", "vote": ":", "single": "--", "mode": "-."}
 
 
@@ -39,11 +41,15 @@ def risk_figure(table: pd.DataFrame) -> Figure:
         for name, _, bound in ONLY_CERTIFICATE.get(dataset, []):
             axes.axhline(bound, color=GREY, lw=0.6, ls=":")
             axes.annotate(name, (0.02, bound), xycoords=("axes fraction", "data"), fontsize=5)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        least = min(axes.get_xlim()[0], axes.get_ylim()[0])
-        most = max(axes.get_xlim()[1], axes.get_ylim()[1])
-        axes.plot([least, most], [least, most], color=GREY, lw=0.5)
+        known = [(wrong, bound) for _, _, bound, wrong in PUBLISHED.get(dataset, [])]
+        only = [bound for _, _, bound in ONLY_CERTIFICATE.get(dataset, [])]
+        shown = mine[mine["certificate"] < 1]
+        errors = [*shown["error_test"], *(wrong for wrong, _ in known)]
+        bounds = [*shown["certificate"], *(bound for _, bound in known), *only]
+        fit(axes, "x", errors)
+        fit(axes, "y", bounds)
+        least, most = min(errors + bounds), max(errors + bounds)
+        axes.plot([least, most], [least, most], color=GREY, lw=0.5, scalex=False, scaley=False)
         axes.set_title(dataset)
         axes.set_xlabel("test error (★ published, real-valued)")
     label_rows(panels, "certificate")
@@ -68,8 +74,9 @@ def split_figure(table: pd.DataFrame) -> Figure:
             shares = rows["prior_share"]
             axes.plot(shares, rows["certificate"], **look, ls=LINES[str(predictor)], lw=0.9, ms=3)
             if predictor == "gibbs":
-                axes.plot(shares, rows["bound_holdout"], color=look["color"], lw=0.4, marker="_")
-        axes.set_yscale("log")
+                held_out = rows["bound_holdout"].where(rows["bound_holdout"] < 1)
+                axes.plot(shares, held_out, color=look["color"], lw=0.4, marker="_")
+        fit(axes, "y", [*mine["certificate"], *_below_one(mine["bound_holdout"])])
         axes.set_title(dataset)
         axes.set_xlabel("share of the points in the prior split")
     label_rows(panels, "certificate")
@@ -81,26 +88,37 @@ def split_figure(table: pd.DataFrame) -> Figure:
 
 def curves_figure(runs: pd.DataFrame, curves: dict[str, list[dict[str, Any]]]) -> Figure:
     """The bound that training minimises, or the training error, against the epoch."""
+    runs = runs[runs["key"].isin(curves.keys()) & runs["prior_share"].isin([0.0, 0.05, 0.5])]
     datasets, order = list(runs["dataset"].unique()), list(runs["network"].unique())
     figure, (panels,) = make_panels(len(datasets), [1.0], height=2.6, share=False)
     for axes, dataset in zip(panels, datasets, strict=True):
-        shown = runs[(runs["dataset"] == dataset) & runs["prior_share"].isin([0.0, 0.05, 0.5])]
+        shown = runs[runs["dataset"] == dataset]
+        values: list[float] = []
         for row in shown.to_dict("records"):
             color = look_of(order, row["network"])["color"]
-            _curve(axes, curves.get(row["key"], []), color, row["prior_share"])
-        axes.set_yscale("log")
+            values += _curve(axes, curves[row["key"]], color, row["prior_share"])
+        fit(axes, "y", values)
         axes.set_title(dataset)
         axes.set_xlabel("epoch")
     label_rows(panels, "bound (thin: training risk)")
-    legend(figure, order, order, [], len(panels), lines=True)
+    styles = [
+        Line2D([], [], color=GREY, ls=ls, label=f"prior split {share:g}")
+        for share, ls in SHARES.items()
+    ]
+    legend(figure, order, order, styles, len(panels), lines=True)
     return figure
 
 
-def _curve(axes: Axes, curve: list[dict[str, Any]], color: str, share: float) -> None:
-    style = "-" if not share else "--" if share < 0.5 else ":"
+def _below_one(values: pd.Series) -> list[float]:
+    return [value for value in values if value < 1]
+
+
+def _curve(axes: Axes, curve: list[dict[str, Any]], color: str, share: float) -> list[float]:
+    """Draw one curve, and hand back its values."""
     bounds = [point["objective"] for point in curve if "objective" in point]
-    risks = [point.get("risk", point.get("y")) for point in curve]
+    risks = [float(point.get("risk", point.get("y", 0.0))) for point in curve]
     epochs = range(1, len(curve) + 1)
     if bounds:
-        axes.plot(epochs, bounds, color=color, ls=style, lw=0.9)
-    axes.plot(epochs, risks, color=color, ls=style, lw=0.4)
+        axes.plot(epochs, bounds, color=color, ls=SHARES[share], lw=0.9)
+    axes.plot(epochs, risks, color=color, ls=SHARES[share], lw=0.4)
+    return [*_below_one(pd.Series(bounds)), *risks]

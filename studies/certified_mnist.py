@@ -137,6 +137,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "full": {
         "random_features": {"epochs": 20},
+        "random_features small_split": {"epochs": 10},
         "binary_readout": {"epochs": 20},
         "recursive_features": {"epochs": 10},
         "learned_features": {"epochs": 10},
@@ -146,7 +147,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "prior_training cifar10": FULL | {"architecture": COLOUR},
     },
 }
-"""Training and draws of each network, on a data set of its own where that is named."""
+"""Training and draws of each network, of a data set or prior of its own where that is named."""
 SHARES = {"quick": (0.0, 0.05, 0.5), "full": (0.0, 0.01, 0.05, 0.1, 0.25, 0.5)}
 """Prior splits of each preset, as shares of the points."""
 
@@ -224,7 +225,8 @@ def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
         for prior, row in ((name, row) for name in config.priors for row in ROWS[name]):
             if row["prior_share"] not in SHARES[config.preset]:
                 continue
-            cell = row | preset[row["network"]] | here | certified | {"prior": prior}
+            here_too = preset.get(f"{row['network']} {prior}", {})
+            cell = row | preset[row["network"]] | here_too | here | certified | {"prior": prior}
             if dataset == "digits":
                 cell |= {name: value for name, value in DIGITS.items() if row.get(name)}
             cell |= {"splits": splits_of(task, cell).hashes(task)}
