@@ -22,11 +22,12 @@ LINES = {"gibbs": "-", "vote": ":", "single": "--", "mode": "-."}
 def risk_figure(table: pd.DataFrame) -> Figure:
     """Certificate against test error of the same predictor, with every published point."""
     datasets = list(table["dataset"].unique())
-    kinds = table["prior"] + ", " + table["network"]
+    # The network names the prior, but for this one.
+    kinds = table["network"].where(table["prior"] != "small_split", table["prior"])
     order = list(kinds.unique())
     figure, (panels,) = make_panels(len(datasets), [1.0], height=3.2, share=False)
     for axes, dataset in zip(panels, datasets, strict=True):
-        mine = table[table["dataset"] == dataset]
+        mine, notes = table[table["dataset"] == dataset], []
         for kind, row in zip(kinds[mine.index], mine.to_dict("records"), strict=True):
             if row["certificate"] >= 1:
                 continue
@@ -36,8 +37,7 @@ def risk_figure(table: pd.DataFrame) -> Figure:
             axes.plot(*point, **look, linestyle="none", markersize=size, fillstyle="none")
         for name, _, bound, wrong in PUBLISHED.get(dataset, []):
             axes.plot(wrong, bound, marker="*", color=GREY, linestyle="none")
-            place: dict[str, Any] = {"xytext": (-3, 4), "textcoords": "offset points"}
-            axes.annotate(name, (wrong, bound), fontsize=5, color=GREY, ha="right", **place)
+            notes.append((name, wrong, bound))
         for name, _, bound in ONLY_CERTIFICATE.get(dataset, []):
             axes.axhline(bound, color=GREY, lw=0.6, ls=":")
             axes.annotate(name, (0.02, bound), xycoords=("axes fraction", "data"), fontsize=5)
@@ -48,6 +48,15 @@ def risk_figure(table: pd.DataFrame) -> Figure:
         bounds = [*shown["certificate"], *(bound for _, bound in known), *only]
         fit(axes, "x", errors)
         fit(axes, "y", bounds)
+        for name, wrong, bound in notes:
+            # Towards the middle, where there is room.
+            left = wrong < (min(errors) * max(errors)) ** 0.5
+            place: dict[str, Any] = {
+                "xytext": (3 if left else -3, 3),
+                "ha": "left" if left else "right",
+            }
+            point = {"textcoords": "offset points", "fontsize": 5, "color": GREY}
+            axes.annotate(name, (wrong, bound), **place, **point)
         least, most = min(errors + bounds), max(errors + bounds)
         axes.plot([least, most], [least, most], color=GREY, lw=0.5, scalex=False, scaley=False)
         axes.set_title(dataset)
