@@ -171,7 +171,7 @@ def recursive_readout(cell: Cell, points: Points, kept: Path, progress: bool) ->
         prior_wrong = readout_errors(before, *fresh, generator=source) if start else None
         steps.append(Step(kl_upper(readout), wrong, prior_wrong))
     seconds["training"] = time.perf_counter() - began - sum(seconds.values())
-    certificates = {"gibbs": certify_recursive(steps, budget, provenance_of(cell))}
+    certificates = {"gibbs": certify_recursive(readout, steps, budget, provenance_of(cell))}
     test = readout_risks(readout, *points.test)
     seconds["certificate"] = time.perf_counter() - began - sum(seconds.values())
     return result_of(readout, certificates, {"gibbs": test.gibbs}, curve, seconds)

@@ -196,8 +196,8 @@ def test_the_recursive_certificate_is_the_best_of_its_weights():
     wrong = [chance < 0.2, chance[1000:] < 0.1, chance[2000:] < 0.08]
     before = [None, torch.rand(3000, generator=source) < 0.2, chance[2000:] < 0.1]
     steps = [Step(k, w, b) for k, w, b in zip([30.0, 20.0, 5.0], wrong, before, strict=True)]
-    budget = Budget(0.05, 3, 20, "recursive")
-    found = certify_recursive(steps, budget, PROVENANCE)
+    budget, (last, _, _) = Budget(0.05, 3, 20, "recursive"), readout()
+    found = certify_recursive(last, steps, budget, PROVENANCE)
     verify(Certificate.from_dict(found.to_dict()))
     frequencies, kls, sizes = ([s[f] for s in found.steps] for f in ("frequency", "kl", "n"))
     shares = budget.events(exact=False)
@@ -218,9 +218,9 @@ def test_the_recursive_certificate_is_the_best_of_its_weights():
     with pytest.raises(ValueError, match="does not hold"):
         verify(dataclasses.replace(found, steps=later))
     with pytest.raises(ValueError, match="steps"):
-        certify_recursive(steps[1:], budget, PROVENANCE)
+        certify_recursive(last, steps[1:], budget, PROVENANCE)
     with pytest.raises(ValueError, match="fewer points"):
-        certify_recursive([steps[0], steps[2], steps[1]], budget, PROVENANCE)
+        certify_recursive(last, [steps[0], steps[2], steps[1]], budget, PROVENANCE)
 
 
 def statistics_of(split, of_drawn=False):

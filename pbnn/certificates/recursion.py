@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pbnn.bounds import recursive, recursive_excess
+from pbnn.certificates.issue import check_statistics
 from pbnn.certificates.statement import Budget, Certificate, Provenance, stated
+from pbnn.networks import fingerprint
 
 GAMMAS = [k / 20 for k in range(1, 21)]
 """Weights of the posterior before, among which the least bound is taken: no event depends on it."""
@@ -36,11 +38,15 @@ class Step:
     prior_wrong: Tensor | None = None
 
 
-def certify_recursive(steps: Sequence[Step], budget: Budget, provenance: Provenance) -> Certificate:
+def certify_recursive(
+    network: nn.Module, steps: Sequence[Step], budget: Budget, provenance: Provenance
+) -> Certificate:
     """Certificate of the last of several posteriors, the bound `pbnn.bounds.recursive`.
 
     Parameters
     ----------
+    network : module
+        With the last posterior, whose draws the last step has.
     steps : sequence of Step
         Their number, and which points each uses, must not depend on the points.
     budget : Budget
@@ -52,6 +58,7 @@ def certify_recursive(steps: Sequence[Step], budget: Budget, provenance: Provena
     Wu, Zhang, Chérief-Abdellatif, Seldin (2024). Recursive PAC-Bayes. NeurIPS.
     https://arxiv.org/abs/2405.14681
     """
+    check_statistics(network, provenance)
     if not steps or any((step.prior_wrong is None) != (k == 0) for k, step in enumerate(steps)):
         raise ValueError("`steps` must have draws of the posterior before, all but the first.")
     sizes = [len(step.wrong) for step in steps]
@@ -75,6 +82,7 @@ def certify_recursive(steps: Sequence[Step], budget: Budget, provenance: Provena
         row["gamma"], bound = min(found.items(), key=lambda item: item[1])
     return stated(
         "recursive",
+        network=fingerprint(network),
         risk=float(steps[-1].wrong.double().mean()),
         draws=len(steps[-1].wrong),
         kl=sum(row["kl"] for row in rows),
