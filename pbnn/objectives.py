@@ -206,6 +206,11 @@ class BoundObjective(LossObjective):
         if not all(norm.frozen for norm in norms):
             told = "Batch normalisation is not frozen: what is trained is a surrogate, no bound."
             warnings.warn(told, stacklevel=3)
+        if getattr(self.network, "activation", None) == "mode":
+            told = (
+                "The network hands on its mode: set `activation` to train a bound of its posterior."
+            )
+            warnings.warn(told, stacklevel=3)
 
     def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
         """The bound of a batch, to minimise, and the mean loss that it bounds."""

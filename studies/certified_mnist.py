@@ -179,7 +179,8 @@ class Config:
     offline: bool = False
     """Do not try to download."""
     out: Path | None = None
-    """Output folder; by default reports/certified_mnist, with the ending _quick."""
+    """Output folder; by default reports/certified_mnist, with endings _quick, and _part for other
+    data sets, priors, seeds or delta."""
     redraw: bool = False
     """Make tables and figures again from the CSV files."""
 
@@ -187,7 +188,9 @@ class Config:
         for name, known in (("datasets", {*CANONICAL}), ("priors", {*ROWS})):
             if odd := set(getattr(self, name)) - known:
                 raise ValueError(f"`{name}` must be among {sorted(known)}, got {sorted(odd)}.")
-        for name in ("seeds", "threads"):
+            if not (got := getattr(self, name)) or len({*got}) < len(got):
+                raise ValueError(f"`{name}` must be some, each once, got {got}.")
+        for name in ("seeds", "threads", "workers"):
             if (got := getattr(self, name)) is not None and got < 1:
                 raise ValueError(f"`{name}` must be a positive integer, got {got}.")
         if not 0 < self.delta < 1:
@@ -196,8 +199,12 @@ class Config:
 
     @property
     def folder(self) -> Path:
-        """Where to write: the full preset is the committed report."""
-        return self.out or REPORTS / (NAME + ("_quick" if self.preset == "quick" else ""))
+        """Where to write: the full preset as it is, is the committed report."""
+        usual = Config(preset=self.preset)
+        chosen = ("datasets", "priors", "seeds", "delta", "device")
+        part = any(getattr(self, name) != getattr(usual, name) for name in chosen)
+        ending = ("_quick" if self.preset == "quick" else "") + ("_part" if part else "")
+        return self.out or REPORTS / f"{NAME}{ending}"
 
 
 def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
@@ -218,6 +225,8 @@ def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
         if "learned_50" in config.priors:
             cell = TRAINING | preset["prior_training"] | preset.get(f"prior_training {dataset}", {})
             cell |= here | {"splits": splits_of(task, cell).hashes(task)}
+            if dataset == "digits":
+                cell |= {"batch": 32, "epochs": 3 * cell["epochs"]}
             for seed in range(seeds):
                 mine = cell | {"seed": seed, "prior_training": None}
                 training[seed] = Cell(cell_key(mine, sha256), mine)

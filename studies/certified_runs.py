@@ -109,7 +109,7 @@ def binary_network(cell: Cell, points: Points, kept: Path, _: bool) -> Result:
             freeze_statistics(member.re_estimate(few), prior)
         wrong = round(error(averaged(networks, x), y) * len(y))
         voters = networks if name == "vote" else networks[0]
-        certificates[name] = certify_one(voters, wrong, len(y), budget, provenance)
+        certificates[name] = certify_one(voters, wrong, len(y), budget, provenance, fixed=True)
         errors[name] = error(averaged(networks, test), label)
         measures[f"{name}_bound_holdout"] = holdout(wrong, len(y), budget)
     seconds["certificate"] = time.perf_counter() - began - sum(seconds.values())

@@ -28,7 +28,7 @@ def tasks_of(
 
 def check_finished(folder: Path) -> None:
     """Refuse to draw what was not run."""
-    if not (folder / "study.json").exists():
+    if not all((folder / name).exists() for name in ("study.json", "records.csv")):
         raise FileNotFoundError(f"{folder} holds no finished study: run it first.")
 
 

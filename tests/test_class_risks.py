@@ -156,24 +156,27 @@ def test_the_certificate_of_one_network_is_the_formula():
     drawn = certify_one(one, 30, 400, BUDGET, PROVENANCE, log_ratio=ratio)
     expected = rivasplata(30 / 400, ratio, 400, delta=0.4 * share)
     assert drawn.bound == pytest.approx(expected, rel=1e-9)
-    fixed = certify_one(one, 30, 400, FIXED, PROVENANCE)
+    fixed = certify_one(one, 30, 400, FIXED, PROVENANCE, fixed=True)
     expected = clopper_pearson(30, 400, delta=0.25 * share)
     assert fixed.bound == pytest.approx(expected, rel=1e-9)
     assert (drawn.predictor, fixed.predictor) == ("drawn network", "fixed network")
-    vote = certify_one([one, made], 30, 400, FIXED, PROVENANCE)
+    vote = certify_one([one, made], 30, 400, FIXED, PROVENANCE, fixed=True)
     assert (vote.predictor, vote.bound) == ("fixed vote", fixed.bound)
     # It says which network it is of.
     assert drawn.network == fixed.network == vote.network.split()[0] != vote.network.split()[1]
+    for nothing in (one, [one]):
+        with pytest.raises(ValueError, match="fixed"):
+            certify_one(nothing, 30, 400, FIXED, PROVENANCE)
     with pytest.raises(ValueError, match="vote"):
         certify_one([one], 30, 400, BUDGET, PROVENANCE, log_ratio=ratio)
     # A drawn and a fixed network are two events, so no budget is spent twice.
-    for budget, more in ((BUDGET, {}), (FIXED, {"log_ratio": ratio})):
+    for budget, more in ((BUDGET, {"fixed": True}), (FIXED, {"log_ratio": ratio})):
         with pytest.raises(ValueError, match="family"):
             certify_one(one, 30, 400, budget, PROVENANCE, **more)
     for certificate in (drawn, fixed, vote):
         verify(Certificate.from_dict(certificate.to_dict()))
     with pytest.raises(ValueError, match="errors"):
-        certify_one(made, 401, 400, FIXED, PROVENANCE)
+        certify_one(made, 401, 400, FIXED, PROVENANCE, fixed=True)
 
 
 def test_errors_of_fresh_read_outs_are_binomial_with_the_gibbs_risk():
@@ -249,13 +252,13 @@ def test_a_certificate_refuses_statistics_fitted_on_certification_points(split, 
     known, *_ = statistics_of(split, of_drawn=True)
     for one in (known, [known], known.fold(), [statistics_of("ff", of_drawn=True)[0], known]):
         with pytest.raises(ValueError, match=told):
-            certify_one(one, 3, 24, FIXED, PROVENANCE)
+            certify_one(one, 3, 24, FIXED, PROVENANCE, fixed=True)
 
 
 def test_statistics_of_the_prior_split_are_accepted_in_any_precision_and_folded():
     known, *_ = statistics_of("ff", of_drawn=True)
     for one in (known, known.fold(), copy.deepcopy(known).double()):
-        assert certify_one(one, 3, 24, FIXED, PROVENANCE).bound > 3 / 24
+        assert certify_one(one, 3, 24, FIXED, PROVENANCE, fixed=True).bound > 3 / 24
 
 
 @pytest.mark.parametrize("name", ["running_mean", "running_var", "gamma", "beta"])
@@ -266,13 +269,13 @@ def test_what_is_changed_after_it_was_frozen_is_noticed(name):
     norm.load_state_dict(state)
     for one in (known, known.fold()):
         with pytest.raises(ValueError, match="unknown"):
-            certify_one(one, 3, 24, FIXED, PROVENANCE)
+            certify_one(one, 3, 24, FIXED, PROVENANCE, fixed=True)
 
 
 def test_batch_normalisation_of_torch_is_refused():
     foreign = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(4))
     with pytest.raises(ValueError, match="not frozen"):
-        certify_one(foreign, 3, 24, FIXED, PROVENANCE)
+        certify_one(foreign, 3, 24, FIXED, PROVENANCE, fixed=True)
 
 
 def test_the_most_probable_network_is_certified_by_the_length_of_its_code():
@@ -290,7 +293,7 @@ def test_the_most_probable_network_is_certified_by_the_length_of_its_code():
     verify(Certificate.from_dict(coded.to_dict()))
     with pytest.raises(ValueError, match="binary weights"):
         code_length(readout()[0])
-    for bad, told in (({"log_ratio": 1.0}, "log_ratio"), ({}, "nats")):
+    for bad, told in (({"log_ratio": 1.0}, "log_ratio"), ({}, "nats"), ({"fixed": True}, "nats")):
         one = posterior if bad else [posterior, posterior]
         with pytest.raises(ValueError, match=told):
             certify_one(one, 30, 400, budget, PROVENANCE, nats=nats, **bad)
@@ -322,3 +325,18 @@ def test_a_random_network_that_is_its_prior_needs_no_price_for_a_posterior():
     assert (fixed.kl, fixed.predictor) == (0.0, "fixed randomised network")
     assert fixed.bound < certify_gibbs(made, risks, FIXED, PROVENANCE).bound
     verify(Certificate.from_dict(fixed.to_dict()))
+
+
+def test_the_log_ratio_of_a_drawn_network_is_that_of_all_its_weights():
+    made, _, _ = network()
+    drawn = binarise(copy.deepcopy(made).double(), "sample", generator(0, "one"))
+    pairs = zip(made.layers(), drawn.layers(), strict=True)
+    parts = [log_ratio_upper(block.layer.weight, one.weight) for block, one in pairs]
+    assert log_ratio_upper(made, drawn) == pytest.approx(sum(parts), rel=1e-9)
+    with pytest.raises(TypeError, match="BLRNet and Tensor"):
+        log_ratio_upper(made, drawn.layers()[0].weight)
+
+
+def test_a_family_that_is_none_is_named():
+    with pytest.raises(ValueError, match="family"):
+        Budget(0.05, family="foo").events(exact=True)

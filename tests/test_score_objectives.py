@@ -10,7 +10,7 @@ from torch import nn
 
 from pbnn.bounds import maurer
 from pbnn.functional import Moments, linear
-from pbnn.networks import PBGNet
+from pbnn.networks import BLRNet, PBGNet
 from pbnn.objectives import (
     LOSSES,
     BoundObjective,
@@ -236,3 +236,11 @@ def test_selection_by_the_bound_is_for_two_classes():
     objective = SelectedByBound(Readout(torch.zeros(3, 4)), N, DELTA)
     with pytest.raises(ValueError, match="`y` must hold labels"):
         objective.check(x, y)
+
+
+def test_a_bound_of_a_network_that_hands_on_its_mode_is_warned_of():
+    start = generator(0, "start")
+    network = BLRNet((1, 4, 4), "SM3", activation="mode", batch_norm=False, generator=start)
+    objective = BoundObjective(network, 10, 0.05, loss="gibbs")
+    with pytest.warns(UserWarning, match="activation"):
+        objective.check(torch.zeros(6, 1, 4, 4), torch.arange(6) % 3)

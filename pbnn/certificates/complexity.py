@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pbnn.networks import SignNetwork
+from pbnn.networks import BinaryNetwork, BLRNet, SignNetwork
 from pbnn.posteriors import BernoulliPosterior, DiagonalGaussianPosterior, GaussianPosterior
 from pbnn.quadrature import UNIT_ROUNDOFF
 
@@ -68,9 +68,30 @@ def code_length(network: nn.Module) -> float:
 
 
 @torch.no_grad()
-def log_ratio_upper(posterior: Posterior, weight: Tensor) -> float:
-    """ln dQ/dP in nats of weights that were drawn, in float64, rounded up likewise."""
-    return _rounded_up(_LOG_RATIO[type(posterior)](posterior, weight.double()))
+def log_ratio_upper(posterior: nn.Module, drawn: Tensor | nn.Module) -> float:
+    """ln dQ/dP in nats of what was drawn, in float64, rounded up by the worst case likewise.
+
+    Parameters
+    ----------
+    posterior : module
+        Of one layer's weights, or a `BLRNet`. Draw in float64 (``network.double()``): the law of a
+        draw is then the posterior up to 2⁻⁵³ a weight.
+    drawn : Tensor or module
+        The weights, or the `BinaryNetwork` that was drawn from it.
+    """
+    pairs: list[tuple[Posterior, Tensor]]
+    if isinstance(posterior, BLRNet) and isinstance(drawn, BinaryNetwork):
+        blocks = zip(posterior.layers(), drawn.layers(), strict=True)
+        pairs = [(block.layer.weight, one.weight) for block, one in blocks]
+    elif isinstance(posterior, Posterior) and isinstance(drawn, Tensor):
+        pairs = [(posterior, drawn)]
+    else:
+        raise TypeError(
+            "`posterior` and `drawn` must be a posterior and weights, or a BLRNet and a "
+            f"BinaryNetwork, got {type(posterior).__name__} and {type(drawn).__name__}."
+        )
+    terms = [_LOG_RATIO[type(own)](own, weight.double()) for own, weight in pairs]
+    return _rounded_up([summand for summands in terms for summand in summands])
 
 
 def _rounded_up(summands: Terms) -> float:

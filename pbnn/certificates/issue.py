@@ -12,6 +12,7 @@ from pbnn.certificates.complexity import is_prior, kl_upper, least_loss_of_right
 from pbnn.certificates.statement import (
     EVENTS,
     PREDICTORS,
+    SHARES,
     Budget,
     Certificate,
     Provenance,
@@ -88,6 +89,7 @@ def certify_one(
     *,
     log_ratio: float | None = None,
     nats: float | None = None,
+    fixed: bool = False,
 ) -> Certificate:
     r"""Certificate of one predictor: a network that is drawn, has a code, or was fixed beforehand.
 
@@ -112,6 +114,9 @@ def certify_one(
         `log_ratio_upper` of its weights: one draw, its seed fixed beforehand.
     nats : float, optional
         `code_length` of its weights, which may be any.
+    fixed : bool
+        That it was known before the points were, with nothing shaped by them: the binomial tail.
+        This is the caller's word; no code can see it.
 
     Raises
     ------
@@ -127,15 +132,17 @@ def certify_one(
         raise ValueError(f"`errors` must lie in 0, …, n, got {errors} of {n}.")
     priced = {"rivasplata": log_ratio, "occam": nats}
     given = {theorem: price for theorem, price in priced.items() if price is not None}
-    if len(given) > 1 or (vote and given):
+    if len(given) + fixed != 1 or (vote and given):
         raise ValueError(
-            "`log_ratio` or `nats` must be given for one network, drawn or coded, and neither for "
-            f"a vote, got {log_ratio} and {nats}."
+            "`log_ratio`, `nats` or `fixed` must be given, one of them, for a vote `fixed`, got "
+            f"{log_ratio}, {nats} and {fixed}."
         )
     theorem, kl = given.popitem() if given else ("clopper_pearson", 0.0)
     events = budget.events(exact=True)
     if EVENTS[PREDICTORS[theorem][vote]] not in events:
-        raise ValueError(f"`budget` must be of a family that pays for it, got {budget.family!r}.")
+        event = EVENTS[PREDICTORS[theorem][vote]]
+        pays = [family for family, shares in SHARES.items() if event in shares.get(True, {})]
+        raise ValueError(f"`budget` must be of a family of {pays}, got {budget.family!r}.")
     return stated(
         theorem,
         int(vote),

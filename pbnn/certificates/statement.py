@@ -120,6 +120,8 @@ class Budget:
 
     def events(self, *, exact: bool) -> dict[str, float]:
         """δ of every event of one network; all of them hold at once with probability 1 − each()."""
+        if self.family not in SHARES:
+            raise ValueError(f"`family` must be one of {sorted(SHARES)}, got {self.family!r}.")
         return share_delta(self.each(), SHARES[self.family][exact])
 
 

@@ -190,7 +190,24 @@ def test_a_certificate_that_does_not_hold_is_not_drawn(finished, tmp_path):
         certified_mnist.study(certified_mnist.Config(out=tmp_path, redraw=True))
 
 
-@pytest.mark.parametrize("bad", [{"priors": ("none",)}, {"seeds": 0}, {"delta": 1.0}])
+@pytest.mark.parametrize("change", [{"datasets": ("digits",)}, {"seeds": 1}, {"delta": 0.01}])
+def test_only_the_whole_study_is_written_to_the_committed_report(change):
+    whole = certified_mnist.Config(preset="full").folder
+    assert whole.name == "certified_mnist"
+    assert certified_mnist.Config(preset="full", **change).folder.name == "certified_mnist_part"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"priors": ("none",)},
+        {"priors": ()},
+        {"datasets": ("mnist", "mnist")},
+        {"seeds": 0},
+        {"workers": 0},
+        {"delta": 1.0},
+    ],
+)
 def test_what_it_does_not_know_is_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         certified_mnist.Config(**bad)
