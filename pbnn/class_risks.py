@@ -169,7 +169,7 @@ def fresh_networks(network: BLRNet, generator: torch.Generator) -> Iterator[Bina
     network = copy.deepcopy(network).eval()
     posteriors = [block.layer.weight for block in network.layers()]
     if not all(isinstance(posterior, BernoulliPosterior) for posterior in posteriors):
-        precise, dtype = copy.deepcopy(network).double(), posteriors[0].mean.dtype
+        dtype, precise = posteriors[0].mean.dtype, network.double()
         while True:
             yield binarise(precise, "sample", generator).to(dtype)
     drawn = binarise(network)

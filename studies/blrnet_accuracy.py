@@ -24,18 +24,15 @@ from typing import Any, Literal
 import torch
 from blrnet_page import draw
 from blrnet_runs import METHODS, STRAIGHT, parts_of, run
-from common import check_device, check_finished, tasks_of
+from common import Places, check_finished, run_all, tasks_of, write_description
 
 from pbnn.data import DataUnavailable, Task, load
-from pbnn.files import write_json
 from pbnn.networks import COLOUR_IMAGES, SMALL_IMAGES
-from pbnn.reporting import write_curves_csv, write_records_csv, write_timings_csv
-from pbnn.study import describe, run_study
-from pbnn.sweep import Cell, cell_key, run_cells
+from pbnn.study import run_study
+from pbnn.sweep import Cell, cell_key
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "blrnet_accuracy"
-FOLDERS = ("data_dir", "offline", "out", "redraw", "workers", "scheduler")
 
 TRAINING = {
     "batch": 128,
@@ -89,7 +86,7 @@ SEEDS: dict[str, dict[str, dict[str, int]]] = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Places):
     """What to run, on what, and where to write it."""
 
     preset: Literal["quick", "cpu", "gpu"] = "quick"
@@ -101,32 +98,15 @@ class Config:
     default the preset's. pbnet and pbnet_s go on from straight_through, which is run too."""
     seeds: int | None = None
     """Runs of each method; by default the preset's number."""
-    device: str = "cpu"
-    """Where to train."""
-    threads: int = 1
-    """Of each run on a CPU."""
-    workers: int | None = None
-    """Run on this many processes of this machine."""
-    scheduler: str | None = None
-    """Or on the dask cluster with this scheduler: address or scheduler file."""
-    data_dir: Path | None = None
-    """Folder with mnist/…; by default $PBNN_DATA, then the cache, then a download."""
-    offline: bool = False
-    """Do not try to download."""
     out: Path | None = None
     """Output folder; by default reports/blrnet_accuracy, with the ending _quick or _gpu."""
-    redraw: bool = False
-    """Make tables and figures again from the CSV files."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         datasets = {*PRESETS[self.preset], "digits"}
         for name, known in (("datasets", datasets), ("methods", {*METHODS})):
             if odd := set(getattr(self, name) or ()) - set(known):
                 raise ValueError(f"`{name}` must be among {sorted(known)}, got {sorted(odd)}.")
-        for name in ("seeds", "threads"):
-            if (got := getattr(self, name)) is not None and got < 1:
-                raise ValueError(f"`{name}` must be a positive integer, got {got}.")
-        check_device(self.device)
 
     @property
     def folder(self) -> Path:
@@ -186,19 +166,8 @@ def study(config: Config) -> Path:
     tasks, ending = tasks_of(names, config.data_dir, config.offline)
     folder = Path(f"{folder}{ending}")
     cells = cells_of(config, tasks, outside_of(tasks, read))
-    print(f"Runs: {len(cells)}, kept one by one in {folder / 'runs'}; interrupt and go on at will.")
-    alone = config.workers is None and config.scheduler is None
-    where = (folder / "runs", config.data_dir, config.offline, config.device, alone)
-    one = functools.partial(_run, where=where)
-    places = {"workers": config.workers, "scheduler": config.scheduler}
-    run_cells([cell for cell in cells if cell.config["binary"] is None], one, where[0], **places)
-    records = run_cells(cells, one, where[0], **places)
-    write_records_csv(records, folder / "records.csv")
-    write_curves_csv(records, folder / "curves.csv")
-    write_timings_csv(records, folder / "timings.csv")
-    sources = {name: task.source for name, task in tasks.items()}
-    about = describe(config, f"studies/{NAME}.py", FOLDERS, sources=sources)
-    write_json(folder / "study.json", about)
+    run_all(config, cells, run, "binary", folder)
+    write_description(config, NAME, tasks, folder)
     draw(folder)
     return folder
 
@@ -213,10 +182,6 @@ def outside_of(tasks: Iterable[str], read: Callable[[str], Task]) -> dict[str, d
             continue
         found[name] = {"dataset": OUTSIDE[name], "sha256": sha256}
     return found
-
-
-def _run(cell: dict[str, Any], where: tuple[Any, ...]) -> dict[str, Any]:
-    return run(cell, *where)
 
 
 if __name__ == "__main__":

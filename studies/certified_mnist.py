@@ -12,7 +12,6 @@ seeds and the choice of its prior.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,18 +20,16 @@ import torch
 from certified_page import draw
 from certified_priors import COLOUR, LARGE, TINY, check_listed
 from certified_runs import run, splits_of
-from common import check_device, check_finished, tasks_of
+from common import Places, check_finished, run_all, tasks_of, write_description
 
 from pbnn.data import Task
 from pbnn.files import write_json
 from pbnn.networks import SMALL_IMAGES
-from pbnn.reporting import write_curves_csv, write_records_csv, write_timings_csv
-from pbnn.study import describe, run_study
-from pbnn.sweep import Cell, cell_key, run_cells
+from pbnn.study import run_study
+from pbnn.sweep import Cell, cell_key
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "certified_mnist"
-FOLDERS = ("data_dir", "offline", "out", "redraw", "workers", "scheduler")
 
 CHOICES = 1000
 """Priors that a reported one may have been chosen from, with the data in sight: at least as many
@@ -134,6 +131,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "learned_features": {"epochs": 3},
         "binary_cnn": {"passes": 1},
         "prior_training": QUICK,
+        "prior_training digits": QUICK | {"epochs": 12, "batch": 32},
     },
     "full": {
         "random_features": {"epochs": 20},
@@ -145,6 +143,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "prior_training": FULL,
         "prior_training mnist": FULL | {"architecture": LARGE, "epochs": 40},
         "prior_training cifar10": FULL | {"architecture": COLOUR},
+        "prior_training digits": FULL | {"epochs": 45, "batch": 32},
     },
 }
 """Training and draws of each network, of a data set or prior of its own where that is named."""
@@ -153,7 +152,7 @@ SHARES = {"quick": (0.0, 0.05, 0.5), "full": (0.0, 0.01, 0.05, 0.1, 0.25, 0.5)}
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Places):
     """What to certify, on what, and where to write it."""
 
     preset: Literal["quick", "full"] = "quick"
@@ -166,36 +165,19 @@ class Config:
     """Runs of each row, whose certificates share δ; by default 1 (quick) or 3."""
     delta: float = 0.05
     """Probability that any certificate of a row fails, everything included."""
-    device: str = "cpu"
-    """Where to train."""
-    threads: int = 1
-    """Of each run on a CPU."""
-    workers: int | None = None
-    """Run on this many processes of this machine."""
-    scheduler: str | None = None
-    """Or on the dask cluster with this scheduler: address or scheduler file."""
-    data_dir: Path | None = None
-    """Folder with mnist/…; by default $PBNN_DATA, then the cache, then a download."""
-    offline: bool = False
-    """Do not try to download."""
     out: Path | None = None
     """Output folder; by default reports/certified_mnist, with endings _quick, and _part for other
     data sets, priors, seeds or delta."""
-    redraw: bool = False
-    """Make tables and figures again from the CSV files."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, known in (("datasets", {*CANONICAL}), ("priors", {*ROWS})):
             if odd := set(getattr(self, name)) - known:
                 raise ValueError(f"`{name}` must be among {sorted(known)}, got {sorted(odd)}.")
             if not (got := getattr(self, name)) or len({*got}) < len(got):
                 raise ValueError(f"`{name}` must be some, each once, got {got}.")
-        for name in ("seeds", "threads", "workers"):
-            if (got := getattr(self, name)) is not None and got < 1:
-                raise ValueError(f"`{name}` must be a positive integer, got {got}.")
         if not 0 < self.delta < 1:
             raise ValueError(f"`delta` must lie in (0, 1), got {self.delta}.")
-        check_device(self.device)
 
     @property
     def folder(self) -> Path:
@@ -225,8 +207,6 @@ def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
         if "learned_50" in config.priors:
             cell = TRAINING | preset["prior_training"] | preset.get(f"prior_training {dataset}", {})
             cell |= here | {"splits": splits_of(task, cell).hashes(task)}
-            if dataset == "digits":
-                cell |= {"batch": 32, "epochs": 3 * cell["epochs"]}
             for seed in range(seeds):
                 mine = cell | {"seed": seed, "prior_training": None}
                 training[seed] = Cell(cell_key(mine, sha256), mine)
@@ -257,28 +237,12 @@ def study(config: Config) -> Path:
     tasks, ending = tasks_of(config.datasets, config.data_dir, config.offline)
     folder = Path(f"{folder}{ending}")
     cells = cells_of(config, tasks)
-    print(f"Runs: {len(cells)}, kept one by one in {folder / 'runs'}; interrupt and go on at will.")
-    alone = config.workers is None and config.scheduler is None
-    where = (folder / "runs", config.data_dir, config.offline, config.device, alone)
-    one = functools.partial(_run, where=where)
-    places = {"workers": config.workers, "scheduler": config.scheduler}
-    first = [cell for cell in cells if cell.config["prior_training"] is None]
-    run_cells(first, one, where[0], **places)
-    records = run_cells(cells, one, where[0], **places)
-    write_records_csv(records, folder / "records.csv")
-    write_curves_csv(records, folder / "curves.csv")
-    write_timings_csv(records, folder / "timings.csv")
+    records = run_all(config, cells, run, "prior_training", folder)
     certificates = {r["key"]: r["certificates"] for r in records if r["certificates"]}
     write_json(folder / "certificates.json", {"schema_version": 1} | certificates)
-    sources = {name: task.source for name, task in tasks.items()}
-    about = describe(config, f"studies/{NAME}.py", FOLDERS, sources=sources)
-    write_json(folder / "study.json", about)
+    write_description(config, NAME, tasks, folder)
     draw(folder)
     return folder
-
-
-def _run(cell: dict[str, Any], where: tuple[Any, ...]) -> dict[str, Any]:
-    return run(cell, *where)
 
 
 if __name__ == "__main__":

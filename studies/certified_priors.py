@@ -13,11 +13,11 @@ TINY = "16C3-MP2-32C3-MP2-128FC-SM10"
 LARGE = "32C5-MP2-64C5-MP2-512FC-SM10"
 COLOUR = "32C3-MP2-64C3-MP2-128C3-MP2-256FC-SM10"
 
-# What says which row it is, what a run needs, and what moves the posterior only. The scales of the
-# prior (`emphases`) are counted on top where certification points choose among them.
+# What says which row it is, what a run needs, and what moves the posterior only. Where a run
+# chooses among scales of the prior (`emphases`) by certification points, each is counted on top.
 FREE = {"dataset", "network", "prior", "prior_share", "feature_points", "prior_text", "weights"}
 FREE |= {"classes", "delta", "seeds", "seed", "choices", "threads", "device", "splits"}
-FREE |= {"prior_training", "group", "passes", "members", "emphases", "trial_epochs"}
+FREE |= {"prior_training", "group", "passes", "members", "trial_epochs"}
 TRAINING = {"epochs", "batch", "learning_rate"}
 FORMS = ("none", "deskewed", "scaled")
 FEATURES: Lists = {
@@ -33,11 +33,18 @@ FEATURES: Lists = {
     "power": (0.5, 1.0),
     "axes": (150, 200, 300, 499),
 }
+CHOSEN_IN_A_RUN: Lists = {"emphases": ([0.0, 0.25, 0.5, 0.75],)}
+GAUSSIAN = FEATURES | CHOSEN_IN_A_RUN
+BINARY = FEATURES | {"emphases": ([-0.25], [0.0], [0.25], [0.5], [1.0])}
 # What trains a prior shapes it.
-READOUT_TRAINED = FEATURES | {
+READOUT_TRAINED = GAUSSIAN | {
     "epochs batch learning_rate": ((3, 500, 0.05), (5, 500, 0.05), (10, 500, 0.05), (20, 500, 0.05))
 }
-IN_PARTS = READOUT_TRAINED | {"shares": ([1 / 16, 3 / 16, 1 / 4, 1 / 2],)}
+IN_PARTS = READOUT_TRAINED | {
+    "axes": (499,),
+    "emphases": ([0.0], [0.25], [0.5], [0.75]),
+    "shares": ([1 / 16, 3 / 16, 1 / 4, 1 / 2],),
+}
 SHIFTS = (
     {"rotation": 0.08, "scale": 0.05, "shear": 0.05, "shift": 1 / 18},
     {"rotation": 0.08, "scale": 0.05, "shear": 0.05, "shift": 1 / 28},
@@ -59,13 +66,17 @@ DEPLOYED: Lists = {
     "binary_rate": (0.003, 0.01),
     "training_batch real_rate re_estimated_on": ((128, 0.003, 20 * 128),),
 }
-LEARNED_FEATURES = DEPLOYED | {
-    "filters filter_size pool power axes": ((200, 5, 7, 0.5, 256),),
-    "epochs batch learning_rate": ((3, 500, 0.05), (10, 500, 0.05)),
-}
+LEARNED_FEATURES = (
+    DEPLOYED
+    | CHOSEN_IN_A_RUN
+    | {
+        "filters filter_size pool power axes": ((200, 5, 7, 0.5, 256),),
+        "epochs batch learning_rate": ((3, 500, 0.05), (10, 500, 0.05)),
+    }
+)
 LISTS: dict[tuple[str, str], tuple[Lists, set[str]]] = {
-    ("data_free", "random_features"): (FEATURES, FREE | TRAINING),
-    ("data_free", "binary_readout"): (FEATURES, FREE | TRAINING),
+    ("data_free", "random_features"): (GAUSSIAN, FREE | TRAINING),
+    ("data_free", "binary_readout"): (BINARY, FREE | TRAINING),
     ("small_split", "random_features"): (READOUT_TRAINED, FREE),
     ("recursive", "recursive_features"): (IN_PARTS, FREE),
     ("learned_50", "binary_cnn"): (DEPLOYED, FREE),

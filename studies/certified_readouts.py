@@ -36,6 +36,7 @@ from pbnn.certificates import (
     log_ratio_upper,
 )
 from pbnn.class_risks import drawn_risks, readout_errors, readout_risks
+from pbnn.evaluation import Risks
 from pbnn.features import (
     Axes,
     RandomConvolution,
@@ -125,15 +126,12 @@ def binary_readout(cell: Cell, points: Points, kept: Path, progress: bool) -> Re
     delta, name = budget.events(exact=False)["gibbs"], label_of(cell, progress)
     curve = train(network, cell, points.certification, delta, "batches", progress=name)
     seconds["training"] = time.perf_counter() - began - sum(seconds.values())
-    draws, test_draws = (generator(seed, use, device=x.device) for use in ("draws", "test draws"))
-    several = {"group": cell["group"], "passes": cell["passes"]}
-    risks = drawn_risks(network, x, y, **several, generator=draws)
-    tested = drawn_risks(network, test, label, group=cell["group"], passes=1, generator=test_draws)
+    risks, tested = risks_of_draws(cell, network, points)
     seconds["draws"] = time.perf_counter() - began - sum(seconds.values())
     source = the_draw(cell, x.device)
     one = binarise(copy.deepcopy(network).double(), "sample", source).to(x.dtype)
     mode = binarise(network)
-    ratio = log_ratio_upper(network.layers()[0].layer.weight, one.layers()[0].weight)
+    ratio = log_ratio_upper(network, one)
     provenance, n = provenance_of(cell), len(y)
     certificates = {"gibbs": certify_gibbs(network, risks, budget, provenance)}
     errors = {"gibbs": tested.gibbs}
@@ -240,6 +238,16 @@ def trained_network(cell: Cell, kept: Path, device: torch.device) -> BLRNet:
     network = load_checkpoint(kept / f"{cell['prior_training']}.safetensors", device=device)
     assert isinstance(network, BLRNet)
     return network
+
+
+def risks_of_draws(cell: Cell, network: BLRNet, points: Points) -> tuple[Risks, Risks]:
+    """Of drawn networks on the certification points, and in one pass on the test points."""
+    (x, y), group = points.certification, cell["group"]
+    draws, test_draws = (
+        generator(cell["seed"], use, device=x.device) for use in ("draws", "test draws")
+    )
+    risks = drawn_risks(network, x, y, group=group, passes=cell["passes"], generator=draws)
+    return risks, drawn_risks(network, *points.test, group=group, passes=1, generator=test_draws)
 
 
 def errors_of(network: nn.Module, x: Tensor, y: Tensor) -> int:

@@ -15,6 +15,7 @@ from certified_readouts import (
     binary_readout,
     gaussian_readout,
     recursive_readout,
+    risks_of_draws,
     trained_network,
 )
 from certified_records import (
@@ -30,7 +31,6 @@ from torch import Tensor
 
 from pbnn.bounds import exact, monte_carlo
 from pbnn.certificates import certify_gibbs, certify_one
-from pbnn.class_risks import drawn_risks
 from pbnn.data import Splits, Task, load, published_split, split
 from pbnn.environment import environment
 from pbnn.inputs import CANONICAL, Points
@@ -89,10 +89,7 @@ def binary_network(cell: Cell, points: Points, kept: Path, _: bool) -> Result:
     network = trained_network(cell, kept, x.device)
     network.adopt_as_prior()
     freeze_statistics(network, prior)
-    draws, test_draws = (generator(seed, use, device=x.device) for use in ("draws", "test draws"))
-    several = {"group": cell["group"], "passes": cell["passes"]}
-    train = drawn_risks(network, x, y, **several, generator=draws)
-    tested = drawn_risks(network, test, label, group=cell["group"], passes=1, generator=test_draws)
+    train, tested = risks_of_draws(cell, network, points)
     seconds = {"draws": time.perf_counter() - began}
     few = points.prior[0][: cell["re_estimated_on"]]
     source = generator(seed, "members", device=x.device)

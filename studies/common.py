@@ -1,13 +1,50 @@
-"""What the studies of images share: their data, their devices, and a finished folder."""
+"""What the studies of images share: where they run, their data, their runs, a finished folder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pbnn.data import DataUnavailable, Task, embedded_twin, load
+from pbnn.files import write_json
+from pbnn.reporting import write_curves_csv, write_records_csv, write_timings_csv
+from pbnn.study import describe
+from pbnn.sweep import Cell, run_cells
+
+FOLDERS = ("data_dir", "offline", "out", "redraw", "workers", "scheduler")
+"""Fields of a configuration that change nothing in a result."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a study runs and finds its data, and whether it only draws."""
+
+    device: str = "cpu"
+    """Where to train."""
+    threads: int = 1
+    """Of each run on a CPU."""
+    workers: int | None = None
+    """Run on this many processes of this machine."""
+    scheduler: str | None = None
+    """Or on the dask cluster with this scheduler: address or scheduler file."""
+    data_dir: Path | None = None
+    """Folder with mnist/…; by default $PBNN_DATA, then the cache, then a download."""
+    offline: bool = False
+    """Do not try to download."""
+    redraw: bool = False
+    """Make tables and figures again from the CSV files."""
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "threads", "workers"):
+            if (got := getattr(self, name, None)) is not None and got < 1:
+                raise ValueError(f"`{name}` must be a positive integer, got {got}.")
+        if self.device != "cpu" and not torch.cuda.is_available():
+            raise ValueError(f"`device` must be one that is there, got {self.device!r}, no CUDA.")
 
 
 def tasks_of(
@@ -26,13 +63,42 @@ def tasks_of(
     return {"digits": load(embedded_twin(names[0]))}, "_digits"
 
 
+def run_all(
+    config: Places,
+    cells: Sequence[Cell],
+    run: Callable[..., dict[str, Any]],
+    needs: str,
+    folder: Path,
+) -> list[dict[str, Any]]:
+    """Run what is missing and write the CSV files; cells that name another in `needs` come last."""
+    print(f"Runs: {len(cells)}, kept one by one in {folder / 'runs'}; interrupt and go on at will.")
+    alone = config.workers is None and config.scheduler is None
+    where = (folder / "runs", config.data_dir, config.offline, config.device, alone)
+    one = functools.partial(_run, run=run, where=where)
+    places = {"workers": config.workers, "scheduler": config.scheduler}
+    first = [cell for cell in cells if cell.config[needs] is None]
+    run_cells(first, one, where[0], **places)
+    records = run_cells(cells, one, where[0], **places)
+    write_records_csv(records, folder / "records.csv")
+    write_curves_csv(records, folder / "curves.csv")
+    write_timings_csv(records, folder / "timings.csv")
+    return records
+
+
+def _run(
+    cell: dict[str, Any], run: Callable[..., dict[str, Any]], where: tuple[Any, ...]
+) -> dict[str, Any]:
+    return run(cell, *where)
+
+
+def write_description(config: Places, name: str, tasks: dict[str, Task], folder: Path) -> None:
+    """Say in the folder which command, versions and sources its results are of."""
+    sources = {dataset: task.source for dataset, task in tasks.items()}
+    about = describe(config, f"studies/{name}.py", FOLDERS, sources=sources)
+    write_json(folder / "study.json", about)
+
+
 def check_finished(folder: Path) -> None:
     """Refuse to draw what was not run."""
     if not all((folder / name).exists() for name in ("study.json", "records.csv")):
         raise FileNotFoundError(f"{folder} holds no finished study: run it first.")
-
-
-def check_device(device: str) -> None:
-    """Refuse an accelerator that is not there."""
-    if device != "cpu" and not torch.cuda.is_available():
-        raise ValueError(f"`device` must be one that is there, got {device!r}, no CUDA.")

@@ -25,7 +25,7 @@ def kl_upper(network: nn.Module) -> float:
         parts = zip(network.copies(), network.layers(), strict=True)
         weights: list[tuple[int, Posterior]] = [(n, layer.weight) for n, layer in parts]
     else:
-        weights = [(1, part) for part in network.modules() if isinstance(part, Posterior)]
+        weights = [(1, part) for part in _posteriors(network)]
     if not weights:
         raise ValueError(f"`network` must have posteriors, got a {type(network).__name__}.")
     total = sum(copies * _rounded_up(_KL[type(weight)](weight)) for copies, weight in weights)
@@ -35,7 +35,7 @@ def kl_upper(network: nn.Module) -> float:
 @torch.no_grad()
 def is_prior(network: nn.Module) -> bool:
     """Whether the posterior of all weights is the prior, number by number."""
-    weights = [part for part in network.modules() if isinstance(part, Posterior)]
+    weights = _posteriors(network)
     pairs = [
         (getattr(part, name.removeprefix("prior_")), prior)
         for part in weights
@@ -57,7 +57,7 @@ def code_length(network: nn.Module) -> float:
     ValueError
         If weights are not signs: a density is no code.
     """
-    weights = [part for part in network.modules() if isinstance(part, Posterior)]
+    weights = _posteriors(network)
     if not weights or not all(isinstance(part, BernoulliPosterior) for part in weights):
         raise ValueError("`network` must have binary weights, got others.")
     summands = []
@@ -92,6 +92,10 @@ def log_ratio_upper(posterior: nn.Module, drawn: Tensor | nn.Module) -> float:
         )
     terms = [_LOG_RATIO[type(own)](own, weight.double()) for own, weight in pairs]
     return _rounded_up([summand for summands in terms for summand in summands])
+
+
+def _posteriors(network: nn.Module) -> list[Posterior]:
+    return [part for part in network.modules() if isinstance(part, Posterior)]
 
 
 def _rounded_up(summands: Terms) -> float:

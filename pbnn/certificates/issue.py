@@ -139,8 +139,8 @@ def certify_one(
         )
     theorem, kl = given.popitem() if given else ("clopper_pearson", 0.0)
     events = budget.events(exact=True)
-    if EVENTS[PREDICTORS[theorem][vote]] not in events:
-        event = EVENTS[PREDICTORS[theorem][vote]]
+    event = EVENTS[PREDICTORS[theorem][vote]]
+    if event not in events:
         pays = [family for family, shares in SHARES.items() if event in shares.get(True, {})]
         raise ValueError(f"`budget` must be of a family of {pays}, got {budget.family!r}.")
     return stated(

@@ -343,9 +343,9 @@ def _bound(c: Certificate) -> float:
     if c.theorem == "tandem":
         return exact.upper(tandem, risk, kl, n, delta=events["tandem"])
     if c.theorem == "rivasplata":
-        return exact.upper(rivasplata, risk, kl, n, delta=events["single"])
+        return exact.upper(rivasplata, risk, kl, n, delta=events[EVENTS[c.predictor]])
     if c.theorem == "occam":
-        return exact.upper(occam, risk, kl, n, delta=events["coded"])
+        return exact.upper(occam, risk, kl, n, delta=events[EVENTS[c.predictor]])
     if c.theorem == "recursive":
         frequencies, kls, sizes = ([s[name] for s in c.steps] for name in ("frequency", "kl", "n"))
         gammas = [step["gamma"] for step in c.steps[1:]]

@@ -150,6 +150,8 @@ def test_every_prior_is_on_a_list_that_the_price_covers(preset):
     ("row", "change", "told"),
     [
         (0, {"filters": 201}, "filters"),
+        (0, {"emphases": [0.0, 1.0]}, "emphases"),
+        (-3, {"emphases": [0.6]}, "emphases"),
         (0, {"another": 1}, "another"),
         (0, {"choices": 100}, "choices"),
         (-1, {"axes": 10}, "axes"),
