@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import itertools
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -340,3 +341,35 @@ def test_the_log_ratio_of_a_drawn_network_is_that_of_all_its_weights():
 def test_a_family_that_is_none_is_named():
     with pytest.raises(ValueError, match="family"):
         Budget(0.05, family="foo").events(exact=True)
+
+
+@pytest.mark.parametrize("block", [0, 1])
+def test_one_weight_that_has_moved_is_no_longer_the_prior(block):
+    made, x, y = network()
+    made.adopt_as_prior()
+    with torch.no_grad():
+        made.layers()[block].layer.weight.half_logit.view(-1)[0] += 1e-3
+    risks = drawn_risks(made, x, y, group=4, passes=2, generator=generator(0, "draws"))
+    with pytest.raises(ValueError, match="prior"):
+        certify_gibbs(made, risks, FIXED, PROVENANCE, fixed=True)
+
+
+def test_the_law_of_the_draws_is_charged_for():
+    made, x, y = network()
+    weights = sum(block.layer.weight.mean.numel() for block in made.layers())
+    found = drawn_risks(made, x, y, group=4, passes=2, generator=generator(0, "draws"))
+    assert found.rounding == pytest.approx(100 * weights * 2**-53)
+
+
+def test_frequencies_of_a_recursive_certificate_are_rounded_up():
+    budget, (last, _, _) = Budget(0.05, 3, 20, "recursive"), readout()
+    for n in range(50, 60):
+        wrong, later = torch.arange(n) < 7, torch.arange(n - 3) < 5
+        steps = [Step(1.0, wrong), Step(1.0, later, torch.arange(n - 3) % 3 == 0)]
+        first, second = certify_recursive(last, steps, budget, PROVENANCE).steps
+        assert Fraction(first["frequency"]) >= Fraction(7, n)
+        saved = int((~later & steps[1].prior_wrong).sum())
+        lost = int((later & ~steps[1].prior_wrong).sum())
+        counts = [n - 3 - saved, 5, lost]
+        told = [Fraction(each) for each in second["frequency"]]
+        assert all(t >= Fraction(k, n - 3) for t, k in zip(told, counts, strict=True))

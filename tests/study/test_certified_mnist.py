@@ -7,12 +7,14 @@ import json
 import certified_mnist
 import certified_page
 import certified_priors
+import certified_records
 import certified_runs
 import listed
 import pandas as pd
 import pytest
 
-from pbnn.certificates import Certificate, verify
+from pbnn.bounds import clopper_pearson
+from pbnn.certificates import Budget, Certificate, verify
 from pbnn.certificates.statement import EVENTS
 from pbnn.data import load
 
@@ -172,6 +174,11 @@ def test_a_prior_that_is_not_listed_is_not_certified(row, change, told):
         training, change = training | more, {}
     with pytest.raises(ValueError, match=told):
         certified_priors.check_listed(cell | change, training)
+
+
+def test_what_the_prior_alone_is_certified_at_pays_for_seeds_and_choices():
+    found = certified_records.holdout(7, 500, Budget(0.05, 3, 1000, "classes"))
+    assert found == pytest.approx(clopper_pearson(7, 500, delta=0.05 / 3000), rel=1e-9)
 
 
 def test_a_printed_bound_is_rounded_up():
