@@ -66,7 +66,32 @@ class MLP(nn.Module):
         return hard_sign(self(x))
 
 
-class RealNet(nn.Module):
+class Classifier(nn.Module):
+    """Any module that gives plain scores, for the losses of a `BLRNet`.
+
+    Parameters
+    ----------
+    net : Module
+        Gives the scores (n, classes) of images.
+
+    Examples
+    --------
+    >>> Classifier(nn.Flatten())(torch.zeros(2, 1, 1, 3))
+    Moments(mean=tensor([[0., 0., 0.],
+            [0., 0., 0.]]), var=tensor([[0., 0., 0.],
+            [0., 0., 0.]]))
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Moments:
+        """Scores (n, classes) without variance."""
+        return certain(self.net(channels_last(x)))
+
+
+class RealNet(Classifier):
     """Real-valued twin of a `BLRNet`: the same layers, hardtanh for the signs.
 
     Its activations saturate where a binary network's are signs, so that its weights are a start for
@@ -98,8 +123,7 @@ class RealNet(nn.Module):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        super().__init__()
-        self.config: dict[str, Any] = {"image": list(image), "architecture": architecture}
+        config: dict[str, Any] = {"image": list(image), "architecture": architecture}
         make: dict[str, Any] = {"dtype": dtype, "device": device}
         stages = parse(architecture)
         modules: list[nn.Module] = []
@@ -115,7 +139,8 @@ class RealNet(nn.Module):
                 modules.append(POOLS[stage.pool.kind](stage.pool.size))
             if stage is not stages[-1]:
                 modules.append(nn.Hardtanh())
-        self.net = nn.Sequential(*modules)
+        super().__init__(nn.Sequential(*modules))
+        self.config = config
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @staticmethod
@@ -126,10 +151,6 @@ class RealNet(nn.Module):
             return skip_init(nn.Linear, shape[1], shape[0], **make)
         kernel = shape[2]
         return skip_init(nn.Conv2d, shape[1], shape[0], kernel, padding=kernel // 2, **make)
-
-    def forward(self, x: Tensor) -> Moments:
-        """Scores (n, classes) without variance, for the losses of a `BLRNet`."""
-        return certain(self.net(channels_last(x)))
 
 
 NORMS: dict[int, type[nn.Module]] = {2: nn.BatchNorm1d, 4: nn.BatchNorm2d}

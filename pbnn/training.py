@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -30,9 +31,16 @@ Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Turns the images of an epoch into new ones, drawing from the generator."""
 
 
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "sgd": functools.partial(torch.optim.SGD, momentum=0.9),
+}
+"""By name; the cycle of the learning rate moves a momentum against it."""
+
+
 @dataclass(frozen=True)
 class FitConfig:
-    """How to train: Adam on a one-cycle learning rate.
+    """How to train: on a one-cycle learning rate.
 
     Parameters
     ----------
@@ -48,6 +56,13 @@ class FitConfig:
         validation or test figure.
     compile : bool
         Compile the objective with `torch.compile`.
+    optimiser : {"adam", "sgd"}
+        Adam, or stochastic gradient descent with momentum.
+    weight_decay : float
+        The optimiser's.
+    keep : {"best", "last"}
+        The better of the best epoch and the last one, which takes two more passes over the points,
+        or the last one as it is.
     """
 
     epochs: int = 40
@@ -56,6 +71,9 @@ class FitConfig:
     kl_warmup: float = 0.0
     patience: int = 0
     compile: bool = False
+    optimiser: str = "adam"
+    weight_decay: float = 0.0
+    keep: str = "best"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch"):
@@ -65,8 +83,12 @@ class FitConfig:
             raise ValueError(f"`learning_rate` must be positive, got {self.learning_rate}.")
         if not 0 <= self.kl_warmup <= 1:
             raise ValueError(f"`kl_warmup` must lie in [0, 1], got {self.kl_warmup}.")
-        if self.patience < 0:
-            raise ValueError(f"`patience` must be 0 or more, got {self.patience}.")
+        for name in ("patience", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)}.")
+        for name, known in (("optimiser", tuple(OPTIMISERS)), ("keep", ("best", "last"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"`{name}` must be one of {known}, got {getattr(self, name)!r}.")
 
 
 def fit(
@@ -77,6 +99,8 @@ def fit(
     *,
     generator: torch.Generator,
     augment: Augmentation | None = None,
+    after_step: Callable[[float], None] | None = None,
+    after_epoch: Callable[[int], None] | None = None,
     progress: str | None = None,
 ) -> list[dict[str, float]]:
     """Train until the epochs are over or the objective has stopped falling; keep the best state.
@@ -96,6 +120,11 @@ def fit(
         A CPU generator for the order of the points and the augmentation.
     augment : callable, optional
         Makes each epoch's images from `x`.
+    after_step : callable, optional
+        Called after each step with the share of the training that is done, as for the latent
+        weights and the schedules of `pbnn.binarize`.
+    after_epoch : callable, optional
+        Called after each epoch with its number, from 1.
     progress : str, optional
         Label of a progress bar; none is shown without.
 
@@ -107,7 +136,9 @@ def fit(
     objective.check(x, y)
     sizes = batch_sizes(len(x), config.batch)
     steps = config.epochs * len(sizes)
-    optimiser = torch.optim.Adam(objective.parameters(), lr=config.learning_rate)
+    optimiser = OPTIMISERS[config.optimiser](
+        objective.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
     # A tenth of ten steps would put the peak on the first step, where OneCycleLR divides by zero.
     rise = 0.2 if steps == 10 else 0.1
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -126,6 +157,8 @@ def fit(
             loss.backward()
             optimiser.step()
             schedule.step()
+            if after_step is not None:
+                after_step(step / steps)
             total += risk.double() * len(index)
         return total.item() / len(x)
 
@@ -139,14 +172,20 @@ def fit(
             check_finite(row, config)
             curve.append(row)
             bar.show(row)
+            if after_epoch is not None:
+                after_epoch(epoch + 1)
+                objective.train()
             if row["objective"] < best:
-                best, best_state, waited_from = row["objective"], snapshot(objective), epoch
+                best, waited_from = row["objective"], epoch
+                best_state = snapshot(objective) if config.keep == "best" else best_state
             # While the KL's weight still rises the bound may well rise too: do not count that.
             if kl_weight((epoch + 1) / config.epochs, config.kl_warmup) < 1:
                 waited_from = epoch
             if config.patience and epoch - waited_from >= config.patience:
                 break
-    keep_better(objective, best_state, x, y, config.batch)
+    if config.keep == "best":
+        keep_better(objective, best_state, x, y, config.batch)
+    objective.eval()
     return curve
 
 

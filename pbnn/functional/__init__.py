@@ -30,7 +30,12 @@ from pbnn.functional.signs import (
     sample_signs,
     sign_patterns,
 )
-from pbnn.functional.straight_through import straight_through, straight_through_sign
+from pbnn.functional.straight_through import (
+    gaussian_slope,
+    sign_with_slope,
+    straight_through,
+    straight_through_sign,
+)
 
 __all__ = [
     "LAWS",
@@ -47,6 +52,7 @@ __all__ = [
     "choose_sign",
     "conv2d",
     "expect_over_signs",
+    "gaussian_slope",
     "hard_concrete",
     "hard_sign",
     "linear",
@@ -58,6 +64,7 @@ __all__ = [
     "sample_signs",
     "sign",
     "sign_patterns",
+    "sign_with_slope",
     "straight_through",
     "straight_through_sign",
     "threshold",

@@ -59,6 +59,9 @@ class SignLinear(nn.Module):
         Of every parameter and buffer.
     """
 
+    sign_methods = ("activation", "analytic", "mode")
+    """Methods whose results are signs, or means of random ones, for `pbnn.balance`."""
+
     def __init__(
         self,
         in_features: int,

@@ -2,7 +2,7 @@
 
 from pbnn.networks.architecture import COLOUR_IMAGES, SMALL_IMAGES
 from pbnn.networks.binary import BinaryNetwork, binarise
-from pbnn.networks.blrnet import BLRNet
+from pbnn.networks.blrnet import BLRNet, unbalance
 from pbnn.networks.checks import check_points, check_sizes, expand_shift
 from pbnn.networks.pbgnet import ABNet, PBGNet
 from pbnn.networks.readout import GaussianReadout
@@ -26,4 +26,5 @@ __all__ = [
     "expand_shift",
     "fingerprint",
     "transfer",
+    "unbalance",
 ]

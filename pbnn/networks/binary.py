@@ -9,6 +9,7 @@ from typing import Literal, Self
 import torch
 from torch import Generator, Tensor, nn
 
+from pbnn.functional import hard_sign
 from pbnn.layers import Convolution, Dense, StochasticBatchNorm, ThresholdSign
 from pbnn.networks.blocks import Block, Tail
 from pbnn.networks.blrnet import BLRNet, channels_last
@@ -25,6 +26,14 @@ class BinaryBlock(nn.Module):
         super().__init__()
         self.product, self.tail = product, tail
         self.register_buffer("weight", weight)
+
+    def rounded(self) -> Tensor:
+        """The weights, for `pbnn.balance`."""
+        return self.weight
+
+    def signs(self) -> Tensor:
+        """Their signs."""
+        return hard_sign(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Signs, or scores, of known inputs."""

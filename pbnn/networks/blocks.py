@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from torch import Generator, Tensor, nn
@@ -11,10 +12,11 @@ from pbnn.functional import (
     Signs,
     Units,
     average_pool,
+    gaussian_slope,
     max_pool,
     max_pool_sampled,
     sign,
-    straight_through_sign,
+    sign_with_slope,
 )
 from pbnn.layers import StochasticBatchNorm, StochasticLayer
 from pbnn.networks.architecture import Pool
@@ -30,19 +32,32 @@ class Tail(nn.Module):
     pool : Pool or None
     last : bool
         Whether these are the scores, which have no sign.
+    slope : callable
+        The gradient estimator of known signs.
     """
 
-    def __init__(self, norm: nn.Module | None, pool: Pool | None, last: bool) -> None:
+    def __init__(
+        self,
+        norm: nn.Module | None,
+        pool: Pool | None,
+        last: bool,
+        slope: Callable[[Tensor], Tensor] = gaussian_slope,
+    ) -> None:
         super().__init__()
-        self.norm, self.pool, self.last = norm, pool, last
+        self.norm, self.pool, self.last, self.slope = norm, pool, last, slope
+
+    @property
+    def sign_methods(self) -> tuple[str, ...]:
+        """Methods whose results are signs, or means of random ones, for `pbnn.balance`."""
+        return () if self.last else ("known", "analytic")
 
     def known(self, a: Tensor) -> Tensor:
-        """Signs, with `straight_through_sign`'s gradient, or scores, of known pre-activations."""
+        """Signs, with the gradient of `slope`, or scores, of known pre-activations."""
         if self.norm is not None:
             a = self.norm(a)
         if self.pool is not None:
             a = (max_pool if self.pool.kind == "max" else average_pool)(a, self.pool.size)
-        return a if self.last else straight_through_sign(a)
+        return a if self.last else sign_with_slope(a, self.slope)
 
     def analytic(self, h: Moments, draw_maximum: Generator | None = None) -> Moments | Signs:
         """Means of the signs, or moments of the scores, of random pre-activations.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import torch
 from torch import Generator, Tensor, nn
 
+from pbnn.binarize.recipes import ESTIMATORS, check_known
 from pbnn.functional import Moments, Signs, Units, hard_concrete
 from pbnn.layers import Convolution, Dense, Posterior, StochasticBatchNorm, StochasticLayer
 from pbnn.networks.architecture import SMALL_IMAGES, Stage, parse
@@ -54,6 +56,9 @@ class BLRNet(nn.Module):
         What surrounds an image.
     temperature : float
         τ of the concrete distribution.
+    estimator : str
+        Of `pbnn.binarize.ESTIMATORS`: the gradient of signs that are known, as in `mode` and
+        `sample`.
     start : float
         The posterior's means start uniformly in [−start, start] (signs) or with this standard
         deviation (Gaussian). The prior's means are 0.
@@ -88,6 +93,7 @@ class BLRNet(nn.Module):
         batch_norm: bool = True,
         padding_value: float = 0.0,
         temperature: float = 1.0,
+        estimator: str = "gaussian",
         start: float = 1.0,
         generator: Generator,
         source: Generator | None = None,
@@ -121,8 +127,12 @@ class BLRNet(nn.Module):
             "padding_value": padding_value,
             "temperature": temperature,
         }
+        if estimator != "gaussian":  # as before, so that fingerprints stay what they were
+            self.config["estimator"] = estimator
         self.activation, self.pooling = activation, pooling
         self.temperature, self.source = temperature, source
+        check_known("estimator", estimator, ESTIMATORS)
+        slope = ESTIMATORS[estimator]()
         make: dict[str, Any] = {"dtype": dtype, "device": device}
         stages = parse(architecture)
         blocks = []
@@ -133,7 +143,7 @@ class BLRNet(nn.Module):
             mean = (start * draw).to(dtype or torch.get_default_dtype()).to(device)
             posterior = POSTERIORS[law](torch.zeros_like(mean), mean)
             norm = StochasticBatchNorm(stage.width, **make) if batch_norm else None
-            tail = Tail(norm, stage.pool, last=stage is stages[-1])
+            tail = Tail(norm, stage.pool, stage is stages[-1], slope=slope)
             blocks.append(Block(StochasticLayer(posterior, product_of(stage, padding_value)), tail))
         self.blocks = nn.ModuleList(blocks)
         # Convolutions are fastest with their channels side by side, and so are normalised signs.
@@ -216,6 +226,39 @@ class BLRNet(nn.Module):
         """Make the current posterior the prior, as after training on the prior split."""
         for block in self.layers():
             block.layer.weight.adopt_as_prior()
+
+
+@torch.no_grad()
+def unbalance(network: BLRNet, threshold: float) -> None:
+    r"""Move the thresholds of all signs: before a sign, batch normalisation's β becomes β − th.
+
+    What `pbnn.binarize.Threshold` does for known units: of normalised pre-activations it turns a
+    share :math:`\Phi(-th)` to +1. Call it before training; β goes on from there.
+
+    Raises
+    ------
+    ValueError
+        If `threshold` is not finite, or the network has no batch normalisation.
+
+    References
+    ----------
+    Kim, Park, Lee, Kim (2021). https://arxiv.org/abs/2012.00938
+
+    Examples
+    --------
+    >>> network = BLRNet((1, 8, 8), "4C3-MP2-SM10", generator=torch.Generator().manual_seed(0))
+    >>> unbalance(network, 0.3)
+    >>> network.layers()[0].tail.norm.beta
+    Parameter containing:
+    tensor([-0.3000, -0.3000, -0.3000, -0.3000], requires_grad=True)
+    """
+    norms = [block.tail.norm for block in network.layers() if not block.tail.last]
+    if not math.isfinite(threshold):
+        raise ValueError(f"`threshold` must be finite, got {threshold}.")
+    if not all(isinstance(norm, StochasticBatchNorm) for norm in norms):
+        raise ValueError("`network` must have batch normalisation, whose β is moved.")
+    for norm in norms:
+        norm.beta.sub_(threshold)  # type: ignore[union-attr, operator]
 
 
 def certain(scores: Tensor) -> Moments:

@@ -1,0 +1,69 @@
+"""Binarisers of networks whose weights are known: one file a paper, freely combined by a recipe."""
+
+from pbnn.binarize.bi_real_net import BiRealWeights, approx_sign
+from pbnn.binarize.binary_net import (
+    ClippedWeights,
+    SignWeights,
+    StochasticWeights,
+    clipped,
+    identity,
+    stochastic_sign,
+)
+from pbnn.binarize.convert import (
+    Converted,
+    after_step,
+    check_latents,
+    convert,
+    set_progress,
+    set_stage,
+)
+from pbnn.binarize.ir_net import EDE, LibraWeights, ede, power_of_two, standardised
+from pbnn.binarize.layers import BinaryActivation, BinaryConv2d, BinaryLinear, binary_layers
+from pbnn.binarize.operations import Operations, count_operations
+from pbnn.binarize.recipes import ESTIMATORS, RECIPES, SHIFTS, WEIGHTS, Recipe, recipe_named
+from pbnn.binarize.sd_bnn import SelfDistribution, WSDWeights
+from pbnn.binarize.unbalanced import Hardtanh, Threshold, Window, hardtanh, share_of_ones
+from pbnn.binarize.xnor_net import XNORWeights, mean_magnitude
+
+__all__ = [
+    "EDE",
+    "ESTIMATORS",
+    "RECIPES",
+    "SHIFTS",
+    "WEIGHTS",
+    "BiRealWeights",
+    "BinaryActivation",
+    "BinaryConv2d",
+    "BinaryLinear",
+    "ClippedWeights",
+    "Converted",
+    "Hardtanh",
+    "LibraWeights",
+    "Operations",
+    "Recipe",
+    "SelfDistribution",
+    "SignWeights",
+    "StochasticWeights",
+    "Threshold",
+    "WSDWeights",
+    "Window",
+    "XNORWeights",
+    "after_step",
+    "approx_sign",
+    "binary_layers",
+    "check_latents",
+    "clipped",
+    "convert",
+    "count_operations",
+    "ede",
+    "hardtanh",
+    "identity",
+    "mean_magnitude",
+    "power_of_two",
+    "recipe_named",
+    "set_progress",
+    "set_stage",
+    "share_of_ones",
+    "standardised",
+    "stochastic_sign",
+]

@@ -1,0 +1,167 @@
+"""Layers of binary weights and inputs: a latent layer, and what makes signs of both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pbnn.binarize.binary_net import SignWeights
+from pbnn.functional import hard_sign, sign_with_slope
+
+
+class BinaryActivation(nn.Module):
+    r"""Signs of pre-activations: :math:`b = \operatorname{sgn}(x + s(x))`.
+
+    Parameters
+    ----------
+    slope : callable
+        The gradient estimator, taken at x + s(x).
+    shift : module, optional
+        s, such as `Threshold` (minus a threshold) or `SelfDistribution`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from pbnn.binarize import Threshold, clipped
+    >>> BinaryActivation(clipped, Threshold(0.3))(torch.tensor([[0.2, 0.4]]))
+    tensor([[-1.,  1.]])
+    """
+
+    sign_methods = ("forward",)
+    """Methods whose results are signs, for `pbnn.balance`."""
+
+    def __init__(self, slope: nn.Module, shift: nn.Module | None = None) -> None:
+        super().__init__()
+        self.slope, self.shift = slope, shift
+
+    def margin(self, x: Tensor) -> Tensor:
+        """What the sign is taken of: `x` with its shift."""
+        return x if self.shift is None else x + self.shift(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Signs of the shape of `x`."""
+        return sign_with_slope(self.margin(x), self.slope)
+
+
+class _BinaryLayer(nn.Module):
+    """What dense and convolutional layers share; parameters keep the names of the real layer."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        layer: nn.Module,
+        binariser: SignWeights | None,
+        activation: BinaryActivation | None,
+    ) -> None:
+        super().__init__()
+        self.weight = layer.weight  # type: ignore[assignment]
+        self.register_parameter("bias", layer.bias)  # type: ignore[arg-type]
+        self.binariser, self.activation = binariser, activation
+        self.real_weights = False
+
+    def binary_weight(self) -> Tensor:
+        """The weights that are multiplied: signs times scales; the latents in the first stage."""
+        if self.binariser is None or self.real_weights:
+            return self.weight
+        weight: Tensor = self.binariser(self.weight)
+        return weight
+
+    def rounded(self) -> Tensor:
+        """What the signs of the weights are taken of."""
+        return self.weight if self.binariser is None else self.binariser.centred(self.weight)
+
+    def signs(self) -> Tensor:
+        """The signs of the weights alone."""
+        return hard_sign(self.rounded())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pre-activations."""
+        return self.product(x if self.activation is None else self.activation(x))
+
+    def product(self, signs: Tensor, weight: Tensor | None = None) -> Tensor:
+        """What the binary weights, or others, make of known inputs."""
+        raise NotImplementedError
+
+
+class BinaryLinear(_BinaryLayer):
+    """A dense layer of binary weights, its inputs binarised first.
+
+    Parameters
+    ----------
+    layer : nn.Linear
+        Its parameters become the latent weights and the bias; they are shared, not copied.
+    binariser : SignWeights, optional
+        What makes signs of the weights; they stay real without.
+    activation : BinaryActivation, optional
+        What makes signs of the inputs; they stay real without.
+    """
+
+    def product(self, signs: Tensor, weight: Tensor | None = None) -> Tensor:
+        """What the binary weights, or others (then without bias), make of known inputs."""
+        if weight is not None:
+            return F.linear(signs, weight)
+        return F.linear(signs, self.binary_weight(), self.bias)
+
+
+class BinaryConv2d(_BinaryLayer):
+    """A convolution of binary weights, its inputs binarised first.
+
+    Parameters
+    ----------
+    layer : nn.Conv2d
+        As for `BinaryLinear`; its padding must be of zeros.
+    binariser, activation
+        As for `BinaryLinear`.
+    padding_value : {0, −1, +1}
+        What surrounds the signs of an image. With 0 the convolution is ternary at the border.
+    """
+
+    def __init__(
+        self,
+        layer: nn.Conv2d,
+        binariser: SignWeights | None,
+        activation: BinaryActivation | None,
+        padding_value: float = 0.0,
+    ) -> None:
+        super().__init__(layer, binariser, activation)
+        if padding_value not in (-1, 0, 1):
+            raise ValueError(f"`padding_value` must be −1, 0 or +1, got {padding_value}.")
+        padding = layer.padding
+        if padding == "same":
+            padding = tuple(
+                d * (k - 1) // 2 for d, k in zip(layer.dilation, layer.kernel_size, strict=True)
+            )
+        self.padding: Any = (0, 0) if padding == "valid" else padding
+        self.padding_value = padding_value
+        self.moves: dict[str, Any] = {
+            "stride": layer.stride,
+            "dilation": layer.dilation,
+            "groups": layer.groups,
+        }
+
+    def product(self, signs: Tensor, weight: Tensor | None = None) -> Tensor:
+        """What the binary weights, or others (then without bias), make of known inputs."""
+        padding = self.padding
+        if self.padding_value and any(padding):
+            height, width = padding
+            signs = F.pad(signs, (width, width, height, height), value=self.padding_value)
+            padding = (0, 0)
+        if weight is not None:
+            return F.conv2d(signs, weight, padding=padding, **self.moves)
+        return F.conv2d(signs, self.binary_weight(), self.bias, padding=padding, **self.moves)
+
+
+LAYERS: dict[type[nn.Module], type[_BinaryLayer]] = {
+    nn.Linear: BinaryLinear,
+    nn.Conv2d: BinaryConv2d,
+}
+"""The binary layer that stands in for a real one."""
+
+
+def binary_layers(model: nn.Module) -> dict[str, _BinaryLayer]:
+    """The binary layers of a model by name, in its order."""
+    return {n: module for n, module in model.named_modules() if isinstance(module, _BinaryLayer)}

@@ -1,0 +1,82 @@
+"""What a network costs an input: operations on bits and on real numbers, and bits of parameters."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pbnn.binarize.layers import _BinaryLayer
+
+
+class Operations(NamedTuple):
+    """Of one input.
+
+    Attributes
+    ----------
+    binary : int
+        Multiplications of a sign by a sign, each with its addition.
+    real : int
+        Multiplications of which a factor is real, each with its addition; those of weights only.
+    parameter_bits : int
+        1 for each binary weight, 32 for every other parameter.
+    """
+
+    binary: int
+    real: int
+    parameter_bits: int
+
+
+@torch.no_grad()
+def count_operations(network: nn.Module, image: tuple[int, ...]) -> Operations:
+    """Count what the dense and convolutional layers of a network do for one input.
+
+    As papers count them: neither normalisation nor scales, of which there is one a filter.
+
+    Parameters
+    ----------
+    network : Module
+        Binary, real-valued or mixed; left as it was.
+    image : tuple of int
+        Shape of an input, without the batch.
+
+    Examples
+    --------
+    >>> count_operations(nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False)), (1, 2, 2))
+    Operations(binary=0, real=12, parameter_bits=384)
+    """
+    counts = {"binary": 0, "real": 0}
+    bits = {id(p): 32 * p.numel() for p in network.parameters()}
+
+    def count(module: nn.Module, _: object, out: Tensor) -> None:
+        weight: Tensor = module.weight  # type: ignore[assignment]
+        # Each number of the output is one filter's product.
+        products = out[0].numel() * math.prod(weight.shape[1:])
+        binary = _binary_weights(module) and module.activation is not None
+        counts["binary" if binary else "real"] += products
+
+    kinds = (nn.Linear, nn.Conv2d, _BinaryLayer)
+    layers = [module for module in network.modules() if isinstance(module, kinds)]
+    for layer in layers:
+        if _binary_weights(layer):
+            bits[id(layer.weight)] = layer.weight.numel()
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    modes = {module: module.training for module in network.modules()}
+    try:
+        network.eval()(torch.zeros(1, *image, device=next(network.parameters()).device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes.items():
+            module.training = training
+    return Operations(**counts, parameter_bits=sum(bits.values()))
+
+
+def _binary_weights(module: nn.Module) -> bool:
+    return (
+        isinstance(module, _BinaryLayer)
+        and module.binariser is not None
+        and not module.real_weights
+    )

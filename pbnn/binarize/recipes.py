@@ -1,0 +1,206 @@
+"""Recipes: which weights, activations and gradient estimators go together, by paper or at will."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Generator, Size, Tensor, nn
+
+from pbnn.binarize.bi_real_net import BiRealWeights, approx_sign
+from pbnn.binarize.binary_net import (
+    ClippedWeights,
+    SignWeights,
+    StochasticWeights,
+    clipped,
+    identity,
+)
+from pbnn.binarize.ir_net import EDE, LibraWeights
+from pbnn.binarize.layers import BinaryActivation
+from pbnn.binarize.sd_bnn import SelfDistribution, WSDWeights
+from pbnn.binarize.unbalanced import Threshold, Window
+from pbnn.binarize.xnor_net import XNORWeights
+from pbnn.functional import gaussian_slope
+
+Slope = Callable[[Tensor], Tensor]
+
+
+def check_known(name: str, value: str, known: Iterable[str] | Mapping[str, Any]) -> None:
+    """Refuse an unknown value, with those that resemble it."""
+    names = list(known)
+    if value not in names:
+        close = difflib.get_close_matches(str(value), names, n=3)
+        listed = ", ".join(map(repr, names))
+        hint = f"did you mean {' or '.join(close)}?" if close else f"one of {listed}."
+        raise ValueError(f"`{name}` must be known, got {value!r}: {hint}")
+
+
+ESTIMATORS: dict[str, Callable[[], Slope]] = {
+    "identity": lambda: identity,
+    "clipped": lambda: clipped,
+    "window": Window,
+    "approx_sign": lambda: approx_sign,
+    "gaussian": lambda: gaussian_slope,
+    "ede": EDE,
+    "ede_slow": lambda: EDE(low=1e-3),
+}
+"""Gradient estimators by name; a call makes one, as some change over the training."""
+
+WEIGHTS: dict[str, Callable[[Size, Any], SignWeights]] = {
+    "sign": SignWeights,
+    "clipped": ClippedWeights,
+    "stochastic": StochasticWeights,
+    "xnor": XNORWeights,
+    "bi_real": BiRealWeights,
+    "libra": LibraWeights,
+    "wsd": WSDWeights,
+}
+"""Weight binarisers by name."""
+
+SHIFTS: dict[str, Callable[[int, Generator], nn.Module]] = {
+    "asd": lambda channels, draw: SelfDistribution(channels, generator=draw),
+    "asd_centred": lambda channels, draw: SelfDistribution(channels, centred=True, generator=draw),
+}
+"""Shifts of activations that depend on them, by name."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a real-valued network becomes a binary one.
+
+    Every field is free of the others, so that what a paper proposes can be tried apart.
+
+    Parameters
+    ----------
+    weights : str
+        One of `WEIGHTS`, or "real".
+    weight_estimator, estimator : str
+        Of `ESTIMATORS`, for the weights and for the activations.
+    threshold : float
+        Of all activations, before `shift`; with `trainable` where it starts.
+    trainable : {"", "layer", "channel"}
+        Whether a threshold is trained, and for whom.
+    shift : str
+        One of `SHIFTS`, or "".
+    first, last : bool
+        Whether the first layer's weights, and the last layer's weights and inputs, are binary too.
+        The first layer's inputs are real.
+    nonlinearity : {"identity", "hardtanh"}
+        What takes the place of activations that are never negative, whose signs all are +1.
+    padding_value : {0, −1, +1}
+        Around images of signs.
+    keep : tuple of str
+        Patterns of `fnmatch` for names of layers that stay real.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, with those that resemble it.
+
+    Examples
+    --------
+    >>> Recipe(weights="libra", estimator="ede", threshold=0.3).weights
+    'libra'
+    >>> Recipe(estimator="edee")
+    Traceback (most recent call last):
+    ValueError: `estimator` must be known, got 'edee': did you mean ede?
+    """
+
+    weights: str = "sign"
+    weight_estimator: str = "clipped"
+    estimator: str = "clipped"
+    threshold: float = 0.0
+    trainable: str = ""
+    shift: str = ""
+    first: bool = False
+    last: bool = False
+    nonlinearity: str = "identity"
+    padding_value: float = 0.0
+    keep: tuple[str, ...] = ("*shortcut*",)
+
+    def __post_init__(self) -> None:
+        check_known("weights", self.weights, ("real", *WEIGHTS))
+        check_known("weight_estimator", self.weight_estimator, ESTIMATORS)
+        check_known("estimator", self.estimator, ESTIMATORS)
+        check_known("shift", self.shift, ("", *SHIFTS))
+        check_known("trainable", self.trainable, ("", "layer", "channel"))
+        check_known("nonlinearity", self.nonlinearity, NONLINEARITIES)
+        Threshold(self.threshold)
+        if self.padding_value not in (-1, 0, 1):
+            raise ValueError(f"`padding_value` must be −1, 0 or +1, got {self.padding_value}.")
+
+    def binariser(self, weight: Tensor) -> SignWeights | None:
+        """What makes signs of these weights."""
+        if self.weights == "real":
+            return None
+        make = WEIGHTS[self.weights]
+        return make(weight.shape, ESTIMATORS[self.weight_estimator]())
+
+    def activation(self, channels: int, generator: Generator) -> BinaryActivation:
+        """What makes signs of so many channels."""
+        shifts: list[nn.Module] = []
+        if self.threshold or self.trainable:
+            size = channels if self.trainable == "channel" else None
+            trained = bool(self.trainable)
+            shifts.append(Threshold(self.threshold, trainable=trained, channels=size))
+        if self.shift:
+            shifts.append(SHIFTS[self.shift](channels, generator))
+        slope: Any = ESTIMATORS[self.estimator]()
+        shift = Together(shifts) if len(shifts) > 1 else shifts[0] if shifts else None
+        return BinaryActivation(slope, shift)
+
+
+class Together(nn.Module):
+    """The sum of several shifts, each of the unshifted activations."""
+
+    def __init__(self, shifts: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.shifts = nn.ModuleList(shifts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of a shape that fits `x`."""
+        total: Tensor = sum(shift(x) for shift in self.shifts)
+        return total
+
+
+NONLINEARITIES: dict[str, Callable[[], nn.Module]] = {
+    "identity": nn.Identity,
+    "hardtanh": nn.Hardtanh,
+}
+"""What takes the place of activations that are never negative."""
+
+RECIPES: dict[str, Recipe] = {
+    "binary_net": Recipe(weights="clipped"),
+    "xnor_net": Recipe(weights="xnor"),
+    "bi_real_net": Recipe(weights="bi_real", estimator="approx_sign"),
+    "ir_net": Recipe(
+        weights="libra", weight_estimator="ede", estimator="ede", nonlinearity="hardtanh"
+    ),
+    "sd_bnn": Recipe(
+        weights="wsd",
+        weight_estimator="ede",
+        estimator="ede",
+        shift="asd",
+        nonlinearity="hardtanh",
+    ),
+    "sd_bnn_imagenet": Recipe(weights="wsd", estimator="approx_sign", shift="asd"),
+    "unbalanced": Recipe(weights="xnor", threshold=0.3, trainable="channel"),
+}
+"""The systems by name: Hubara et al. (2016), Rastegari et al. (2016), Liu et al. (2018), Qin et al.
+(2020), Xue et al. (2021) on CIFAR-10 and on ImageNet, Kim et al. (2021) on an XNOR-Net."""
+
+
+def recipe_named(recipe: str | Recipe) -> Recipe:
+    """The recipe itself, or that of `RECIPES` with this name.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, with those that resemble it.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    check_known("recipe", recipe, RECIPES)
+    return RECIPES[recipe]
