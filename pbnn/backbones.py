@@ -7,6 +7,7 @@ normalisation, as the maximum of signs would be +1 almost everywhere.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -147,6 +148,7 @@ def resnet(
     around: str = "block",
     *,
     stem_stride: int = 1,
+    averaged: bool = True,
     classes: int = 10,
     generator: Generator,
 ) -> nn.Sequential:
@@ -162,6 +164,8 @@ def resnet(
         What a shortcut goes around (`Residual`).
     stem_stride : int
         Of the first convolution.
+    averaged : bool
+        Whether the scores are made of each channel's average, or of all its positions.
     classes : int
     generator : torch.Generator
         A CPU generator for torch's own initialisation.
@@ -180,8 +184,14 @@ def resnet(
                 stride = 2 if place and not block else 1
                 modules.append(Residual(channels, width, stride, around))
                 channels = width
-        modules += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
-        return nn.Sequential(*modules)
+        size = channels
+        if averaged:
+            modules.append(nn.AdaptiveAvgPool2d(1))
+        else:
+            halvings = [stem_stride, *[2] * (len(widths) - 1)]
+            for side in image[1:]:
+                size *= functools.reduce(lambda side, stride: -(-side // stride), halvings, side)
+        return nn.Sequential(*modules, nn.Flatten(), nn.Linear(size, classes))
 
 
 def resnet20(image: Image = (3, 32, 32), around: str = "block", **more: object) -> nn.Sequential:
@@ -238,5 +248,5 @@ def _scores(channels: int, classes: int) -> list[nn.Module]:
 def _drawing_from(generator: Generator) -> Iterator[None]:
     """Let torch's own initialisation draw from a generator; the global one is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator, device="cpu")))
         yield

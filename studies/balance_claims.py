@@ -1,0 +1,148 @@
+"""The claims of the papers, as paired differences over seeds with 95% intervals and verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from recipes_studied import BASES
+from scipy import stats
+
+COLUMNS = (
+    "system", "claim", "dataset", "network", "unit", "effect", "low", "high", "seeds", "verdict",
+)  # fmt: skip
+MARGIN = 0.5
+"""In points of accuracy: what counts as no difference, and how narrow an interval must be for a
+verdict of inconclusive, unless there are `MANY` seeds."""
+MANY = 20
+RUN = ["dataset", "network", "method", "threshold"]
+
+
+def claims_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row for each claim, data set and network; `frame` has one row for each run."""
+    rows = [
+        {"dataset": dataset, "network": network} | row
+        for (dataset, network), group in frame.groupby(["dataset", "network"], sort=False)
+        for row in (*unbalanced(group), *libra(group), *self_distribution(group))
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def unbalanced(group: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Kim et al. (2021): the threshold with the best validation accuracy, against 0."""
+    base = BASES[group["network"].iloc[0]]
+    swept = group[group["method"] == base]
+    balanced = swept[swept["threshold"] == 0]
+    others = swept[swept["threshold"] != 0]
+    if len(others):
+        validated = others.groupby("threshold")["validation"].mean()
+        best = float(validated.idxmax())
+        chosen = others[others["threshold"] == best]
+        share = chosen["share"].mean()
+        yield claim(
+            "unbalanced",
+            f"{base}: threshold {best:+g}, best by validation (share of +1 {share:.2f}), beats 0",
+            chosen, balanced, "accuracy",
+        )  # fmt: skip
+    if len(trained := group[group["method"] == f"{base}_trained"]):
+        text = f"{base}: thresholds trained by channel from 0.3 beat 0"
+        yield claim("unbalanced", text, trained, balanced, "accuracy")
+    if len(shifted := group[group["method"] == f"{base}_bias"]):
+        start = -shifted["norm_bias"].iloc[0]
+        same = swept[swept["threshold"] == start]
+        if len(same):
+            text = f"{base}: threshold {start:g} is the same as biases that start at {-start:g}"
+            yield claim("unbalanced", text, shifted, same, "accuracy", same_if_within=MARGIN)
+
+
+def libra(group: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Qin et al. (2020): balanced weights against plain signs."""
+    balanced, plain = (group[group["method"] == m] for m in ("ir_net", "ir_net_no_libra"))
+    if len(balanced) and len(plain):
+        text = "Libra-PB has a higher entropy of weight signs than plain signs, after training"
+        yield claim("IR-Net", text, balanced, plain, "weight_entropy")
+        text = "Libra-PB has a lower quantisation error than plain signs, after training"
+        yield claim("IR-Net", text, balanced, plain, "weight_quantisation_error", lower=True)
+        yield claim("IR-Net", "Libra-PB beats plain signs", balanced, plain, "accuracy")
+
+
+def self_distribution(group: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Xue et al. (2021): the shift by ASD against none, a constant one, and a centred one."""
+    arms = {
+        name: group[group["method"] == f"sd_bnn{ending}"]
+        for name, ending in {
+            "asd": "", "none": "_no_asd", "constant": "_constant", "centred": "_centred",
+        }.items()
+    }  # fmt: skip
+    if not all(map(len, arms.values())):
+        return
+    yield claim("SD-BNN", "ASD beats no shift", arms["asd"], arms["none"], "accuracy")
+    text = "a constant shift of +0.5 beats no shift"
+    yield claim("SD-BNN", text, arms["constant"], arms["none"], "accuracy")
+    text = "ASD gains what a constant shift of +0.5 gains"
+    yield claim("SD-BNN", text, arms["asd"], arms["constant"], "accuracy", same_if_within=MARGIN)
+    text = "ASD beats its centred variant, 2σ − 1"
+    yield claim("SD-BNN", text, arms["asd"], arms["centred"], "accuracy")
+
+
+UNITS = {
+    "accuracy": ("points of accuracy", 100.0),
+    "weight_entropy": ("bit", 1.0),
+    "weight_quantisation_error": ("of the squared norm", 1.0),
+}
+
+
+def claim(
+    system: str,
+    text: str,
+    ours: pd.DataFrame,
+    theirs: pd.DataFrame,
+    measure: str,
+    *,
+    lower: bool = False,
+    same_if_within: float = 0.0,
+) -> dict[str, Any]:
+    """A row: the mean difference of runs that share a seed, its interval, and what it says."""
+    unit, scale = UNITS[measure]
+    pair = [frame.set_index("seed")[measure] for frame in (ours, theirs)]
+    differences = scale * (pair[0] - pair[1]).dropna()
+    effect, half = interval(differences)
+    row = {"system": system, "claim": text, "unit": unit, "effect": effect, "low": effect - half}
+    row |= {"high": effect + half, "seeds": len(differences)}
+    if same_if_within:
+        return row | {"verdict": verdict_of_sameness(row, same_if_within)}
+    return row | {"verdict": verdict_of_gain(row, -1 if lower else 1)}
+
+
+def interval(values: pd.Series) -> tuple[float, float]:
+    """Mean, and half the width of its 95% interval by Student's law; infinite for one value."""
+    if len(values) < 2:
+        return float(values.mean()), math.inf
+    error = values.std(ddof=1) / math.sqrt(len(values))
+    return float(values.mean()), float(stats.t.ppf(0.975, len(values) - 1) * error)
+
+
+def verdict_of_gain(row: dict[str, Any], sign: int) -> str:
+    """Of a claim that something is larger (+1) or smaller (−1)."""
+    if sign * row["low"] > 0 and sign * row["high"] > 0:
+        return "reproduced"
+    if sign * row["low"] < 0 and sign * row["high"] < 0:
+        return "not reproduced"
+    return undecided(row)
+
+
+def verdict_of_sameness(row: dict[str, Any], margin: float) -> str:
+    """Of a claim that there is no difference of more than a margin."""
+    if max(abs(row["low"]), abs(row["high"])) <= margin:
+        return "reproduced"
+    if row["low"] > margin or row["high"] < -margin:
+        return "not reproduced"
+    return undecided(row)
+
+
+def undecided(row: dict[str, Any]) -> str:
+    """Inconclusive, if that can be said of so wide an interval; else more seeds are needed."""
+    narrow = row["high"] - row["low"] <= 2 * MARGIN
+    return "inconclusive" if narrow or row["seeds"] >= MANY else "needs more seeds"

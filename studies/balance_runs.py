@@ -1,0 +1,278 @@
+"""One run of the study of activation balance: train a network, and measure its signs on the way."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pbnn.backbones import BACKBONES, lenet, resnet
+from pbnn.balance import Flips, measure, watch, weights_of
+from pbnn.baselines import Classifier
+from pbnn.binarize import Recipe, after_step, check_latents, convert, set_progress
+from pbnn.data import Splits, Task, load, published_split, split
+from pbnn.environment import environment
+from pbnn.objectives import RiskObjective
+from pbnn.seeding import generator
+from pbnn.training import FitConfig, fit
+
+NETWORKS: dict[str, Callable[..., nn.Sequential]] = BACKBONES | {
+    "small_lenet": functools.partial(lenet, widths=(16, 32), dense=128, kernel=3),
+    "small_resnet": functools.partial(
+        resnet, widths=(16, 32), blocks=1, around="each", stem_stride=2, averaged=False
+    ),
+}
+"""Backbones by name, and two small ones."""
+
+AT_ONCE = {"cpu": 50}
+"""Images at once where nothing is trained, else 500."""
+SNAPSHOTS = 8
+"""Looks at the signs in the course of a training, besides the one before it."""
+PROBE, MEASURED = 500, 2000
+"""Validation images for those looks, and for all figures at the end."""
+BINS = 81
+SPAN = 4.0
+"""Bins of the histogram of pre-activations, and how far it reaches either way."""
+
+
+def run(
+    cell: dict[str, Any],
+    kept: Path,
+    data_dir: Path | None,
+    offline: bool,
+    device: str,
+    progress: bool,
+) -> dict[str, Any]:
+    """A record: accuracies, balance of the signs before, while and after training, times."""
+    torch.set_num_threads(cell["threads"])
+    task = load(cell["dataset"], data_dir, offline=offline)
+    parts = splits_of(task)
+    if parts.hashes(task) != cell["splits"]:
+        raise ValueError(f"`splits` must be those of the data, got others for {task.name}.")
+    x, y, valid, valid_label, test, label = (
+        torch.from_numpy(values[index]).to(device)
+        for index in (parts.certification[: cell["images"] or None], parts.prior, parts.test)
+        for values in (task.x, task.y)
+    )
+    network = network_of(cell, tuple(x.shape[1:]), int(task.y.max()) + 1).to(device)
+    began = time.perf_counter()
+    looks = Looks(network, valid[:PROBE])
+    curve = training(cell, network, x, y, looks, progress)
+    seconds = {"training": time.perf_counter() - began - looks.seconds, "looks": looks.seconds}
+    check_latents(network)
+    measures: dict[str, Any] = {
+        "training_error": curve[-1]["risk"],
+        "validation": accuracy(network, valid, valid_label),
+        "accuracy": accuracy(network, test, label),
+    }
+    rows = looks.rows
+    if looks.watched:
+        few = valid[:MEASURED], valid_label[:MEASURED]
+        more, final = balance_of(network, *few, classes=int(task.y.max()) + 1)
+        measures |= more | looks.flips()
+        rows += final + histograms(network, valid[:PROBE])
+    seconds["all"] = time.perf_counter() - began
+    about = {"hardware": environment()["hardware"], "seconds": seconds}
+    data = {"source": task.source, "sha256": task.sha256, "splits": cell["splits"]}
+    # One seed's curves are enough to look at; what is compared over seeds is a measure.
+    kept_rows = [row | {"y": float(f"{row['y']:.6g}")} for row in rows if row["y"] == row["y"]]
+    measures = {name: value for name, value in measures.items() if value == value}
+    curve = kept_rows if cell["seed"] == 0 else []
+    return {"measures": measures, "curve": curve, "data": data} | about
+
+
+def splits_of(task: Task) -> Splits:
+    """A sixth of the training images to choose by (as ``prior``), the rest to train on.
+
+    The published test images apart, or a quarter where nobody has published any.
+    """
+    cut: Callable[..., Splits] = split if task.train is None else published_split
+    return cut(task, prior=1 / 6)
+
+
+def network_of(cell: dict[str, Any], image: tuple[int, ...], classes: int) -> nn.Module:
+    """The network of a cell at its start, the same in all cells of a seed but for their recipe."""
+    draw = generator(cell["seed"], "start")
+    network: nn.Module = NETWORKS[cell["network"]](image, classes=classes, generator=draw)
+    if cell["recipe"] is not None:
+        options = {n: tuple(v) if isinstance(v, list) else v for n, v in cell["recipe"].items()}
+        draw = generator(cell["seed"], "shifts")
+        network = convert(network, Recipe(**options), generator=draw).network
+    with torch.no_grad():
+        for norm in hidden_norms(network):
+            norm.bias.add_(cell["norm_bias"])
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def hidden_norms(network: nn.Module) -> list[Any]:
+    """Batch normalisations but that of the scores."""
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    return [norm for norm in norms if norm is not list(network.modules())[-1]]
+
+
+def training(
+    cell: dict[str, Any],
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    looks: Looks | None,
+    progress: bool,
+) -> list[dict[str, float]]:
+    """Train a network by cross-entropy; the curve of the fit."""
+
+    def each_step(share: float) -> None:
+        after_step(network)
+        set_progress(network, share)
+        if looks is not None:
+            looks.maybe(share)
+
+    set_progress(network, 0.0)
+    config = FitConfig(
+        cell["epochs"],
+        cell["batch"],
+        cell["learning_rate"],
+        optimiser=cell["optimiser"],
+        weight_decay=cell["weight_decay"],
+        keep="last",
+    )
+    return fit(
+        RiskObjective(Classifier(network), "cross_entropy"),
+        x,
+        y,
+        config,
+        generator=generator(cell["seed"], "batches"),
+        after_step=each_step,
+        progress=f"{cell['method']} {cell['seed']}" if progress else None,
+    )
+
+
+class Looks:
+    """Balance of a network's signs, and those that flip, a few times in the course of a training.
+
+    Parameters
+    ----------
+    network : Module
+    probe : Tensor
+        Images, always the same.
+    """
+
+    def __init__(self, network: nn.Module, probe: Tensor) -> None:
+        self.network, self.parts = network, probe.split(at_once(probe))
+        self.watched = any(getattr(m, "sign_methods", ()) for m in network.modules())
+        self.rows: list[dict[str, Any]] = []
+        self.seconds = 0.0
+        self._flips = Flips(network, self.parts[0])
+        self._ratios: list[dict[str, dict[str, float]]] = []
+        self._next = 0
+        self.maybe(0.0)
+
+    def maybe(self, share: float) -> None:
+        """Look, if that share of the training is reached."""
+        if not self.watched or share < self._next / SNAPSHOTS:
+            return
+        began = time.perf_counter()
+        ratios = self._flips.look()
+        training = self.network.training
+        with torch.no_grad(), watch(self.network.eval()) as watcher:
+            for part in self.parts:
+                self.network(part)
+        self.network.train(training)
+        for kind, found in (
+            ("activations", watcher.layers()),
+            ("weights", weights_of(self.network)),
+        ):
+            for layer, row in found.items():
+                row["flip"] = ratios[kind].get(layer, 0.0)
+                self.rows += _rows(f"{kind} {layer}", row, self._next / SNAPSHOTS)
+        if self._next:  # at the start there is nothing to compare with
+            self._ratios.append(ratios)
+        self._next += 1
+        self.seconds += time.perf_counter() - began
+
+    def flips(self) -> dict[str, float]:
+        """Signs that changed from one look to the next: mean over layers and looks."""
+        names = {"weights": "flip", "activations": "flip_activations"}
+        return {
+            name: average(ratio for look in self._ratios for ratio in look[kind].values())
+            for kind, name in names.items()
+        }
+
+
+LOOKED_AT = ("share", "entropy", "flip")
+
+
+def _rows(figure: str, row: dict[str, float], x: float) -> list[dict[str, Any]]:
+    return [{"figure": f"{figure} {n}", "x": x, "y": row[n]} for n in LOOKED_AT if n in row]
+
+
+def balance_of(
+    network: nn.Module, x: Tensor, y: Tensor, classes: int
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """All figures of a trained network: means over its layers, and those of each layer."""
+    size = at_once(x)
+    balance = measure(network, zip(x.split(size), y.split(size), strict=True), classes=classes)
+    rows = []
+    for kind, found in (("activations", balance.activations), ("weights", balance.weights)):
+        for layer, row in found.items():
+            rows += [{"figure": f"final {kind} {layer} {n}", "x": 1.0, "y": row[n]} for n in row]
+    names = next(iter(balance.activations.values()))
+    layers = balance.activations.values()
+    measures = {n: average(row[n] for row in layers) for n in names if n not in SIZES}
+    for n in ("entropy", "quantisation_error", "mean_sign", "latent_mean"):
+        measures[f"weight_{n}"] = average(row[n] for row in balance.weights.values())
+    return measures, rows
+
+
+SIZES = ("channels", "samples")
+
+
+def histograms(network: nn.Module, x: Tensor) -> list[dict[str, Any]]:
+    """Pre-activations of every layer, their thresholds subtracted, as densities."""
+    counts: dict[str, Tensor] = {}
+    hooks = []
+    for name, module in network.named_modules():
+        if hasattr(module, "margin"):
+
+            def count(module: Any, given: Any, _: Any, name: str = name) -> None:
+                margin = module.margin(given[0]).detach().float().cpu()
+                found = torch.histc(margin, BINS, -SPAN, SPAN)
+                counts[name] = counts.get(name, 0) + found
+
+            hooks.append(module.register_forward_hook(count))
+    try:
+        with torch.no_grad():
+            for part in x.split(at_once(x)):
+                network.eval()(part)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    width = 2 * SPAN / BINS
+    return [
+        {"figure": f"histogram {name}", "x": -SPAN + (place + 0.5) * width, "y": density}
+        for name, found in counts.items()
+        for place, density in enumerate((found / found.sum().clamp_min(1) / width).tolist())
+    ]
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Share of images whose largest score is that of their class, in evaluation mode."""
+    parts = zip(x.split(at_once(x)), y.split(at_once(x)), strict=True)
+    right = torch.stack([(network.eval()(a).argmax(1) == b).sum() for a, b in parts]).sum()
+    return float(right) / len(y)
+
+
+def at_once(x: Tensor) -> int:
+    """Images at once where nothing is trained."""
+    return AT_ONCE.get(x.device.type, 500)
+
+
+def average(values: Any) -> float:
+    """Mean of the numbers among the values; NaN without any."""
+    numbers = [value for value in values if value == value]
+    return sum(numbers) / len(numbers) if numbers else float("nan")

@@ -1,0 +1,80 @@
+"""The recipes of the study of activation balance: systems, their arms, and how all are trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from pbnn.binarize import RECIPES, Recipe
+
+replace = dataclasses.replace
+SD = replace(RECIPES["sd_bnn"], shift="")
+
+METHODS: dict[str, Recipe | None] = {
+    "real": None,
+    "binary_net": RECIPES["binary_net"],
+    "xnor_net": RECIPES["xnor_net"],
+    "bi_real_net": RECIPES["bi_real_net"],
+    "xnor_net_long": RECIPES["xnor_net"],
+    "bi_real_net_long": RECIPES["bi_real_net"],
+    "xnor_net_bias": RECIPES["xnor_net"],
+    "xnor_net_trained": RECIPES["unbalanced"],
+    "bi_real_net_trained": replace(RECIPES["bi_real_net"], threshold=0.3, trainable="channel"),
+    "ir_net": RECIPES["ir_net"],
+    "ir_net_no_libra": replace(RECIPES["ir_net"], weights="sign"),
+    "sd_bnn": RECIPES["sd_bnn"],
+    "sd_bnn_no_asd": SD,
+    "sd_bnn_constant": replace(SD, threshold=-0.5),
+    "sd_bnn_centred": replace(RECIPES["sd_bnn"], shift="asd_centred"),
+}
+"""Systems and their arms. ``_long``: at the full budget; ``_bias``: the biases of the batch
+normalisations start at −0.4 instead of a threshold of 0.4; ``_trained``: a threshold a channel,
+from 0.3; ``_no_libra``: plain signs; ``_no_asd``: no shift, ``_constant``: a shift of +0.5,
+``_centred``: 2σ − 1."""
+
+BASES = {"small_lenet": "xnor_net", "small_resnet": "bi_real_net"}
+"""The system whose thresholds are swept, by network."""
+
+NETWORKS_OF: dict[str, dict[str, float]] = {
+    "small_lenet": {
+        "real": 0.0,
+        "binary_net": 0.0,
+        "xnor_net_bias": -0.4,
+        "xnor_net_trained": 0.0,
+        "ir_net": 0.0,
+        "ir_net_no_libra": 0.0,
+        "sd_bnn": 0.0,
+        "sd_bnn_no_asd": 0.0,
+        "sd_bnn_constant": 0.0,
+        "sd_bnn_centred": 0.0,
+    },
+    "small_resnet": {"real": 0.0, "bi_real_net_trained": 0.0},
+}
+"""Other systems on each network, and where the biases of its batch normalisations start."""
+
+SHARED: dict[str, Any] = {
+    "batch": 128,
+    "learning_rate": 0.02,
+    "optimiser": "adam",
+    "weight_decay": 0.0,
+    "images": 0,
+}
+EPOCHS = {"mnist": 2, "fashion_mnist": 3, "fashion_mnist small_resnet": 4, "digits": 20}
+"""Of a data set, or of a network on it; else 3. Chosen on validation images, so that the unmodified
+base comes within a point of its accuracy at the full budget."""
+CHECK: dict[str, dict[str, Any]] = {"full": {"epochs": 15, "seeds": 1}, "quick": {}}
+"""The full budget, at which the unmodified base is trained to compare."""
+
+
+def budget(preset: str, dataset: str, network: str) -> dict[str, Any]:
+    """How every network of a panel is trained."""
+    if preset == "quick":
+        return SHARED | {"epochs": 1, "images": 10_000}
+    return SHARED | {"epochs": EPOCHS.get(f"{dataset} {network}", EPOCHS.get(dataset, 3))}
+
+
+def recipe_of(recipe: Recipe | None, threshold: float) -> Recipe | None:
+    """The recipe with a threshold, where it has none of its own."""
+    if recipe is None or recipe.threshold or not threshold:
+        return recipe
+    return replace(recipe, threshold=threshold)
