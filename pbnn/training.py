@@ -63,6 +63,10 @@ class FitConfig:
     keep : {"best", "last"}
         The better of the best epoch and the last one, which takes two more passes over the points,
         or the last one as it is.
+    frozen_from : float
+        Share of the steps after which torch's batch normalisations keep their running statistics,
+        so that a network ends its training as it will be used. Signs of sums of few signs need it:
+        a mean that is a little off flips all units that sit on its level.
     """
 
     epochs: int = 40
@@ -74,6 +78,7 @@ class FitConfig:
     optimiser: str = "adam"
     weight_decay: float = 0.0
     keep: str = "best"
+    frozen_from: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch"):
@@ -81,8 +86,9 @@ class FitConfig:
                 raise ValueError(f"`{name}` must be a positive integer, got {getattr(self, name)}.")
         if not self.learning_rate > 0:
             raise ValueError(f"`learning_rate` must be positive, got {self.learning_rate}.")
-        if not 0 <= self.kl_warmup <= 1:
-            raise ValueError(f"`kl_warmup` must lie in [0, 1], got {self.kl_warmup}.")
+        for name in ("kl_warmup", "frozen_from"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must lie in [0, 1], got {getattr(self, name)}.")
         for name in ("patience", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)}.")
@@ -144,6 +150,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, config.learning_rate, total_steps=steps, pct_start=rise
     )
+    norms = [m for m in objective.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     batch_loss: Any = torch.compile(objective) if config.compile else objective
 
     def minimise(points: Tensor, epoch: int) -> float:
@@ -152,6 +159,9 @@ def fit(
         order = torch.randperm(len(x), generator=generator).to(x.device).split(sizes)
         for step, index in enumerate(order, start=epoch * len(order) + 1):
             weight = kl_weight(step / steps, config.kl_warmup)
+            if step > config.frozen_from * steps:
+                for norm in norms:
+                    norm.eval()
             loss, risk = batch_loss(points[index], y[index], weight)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()

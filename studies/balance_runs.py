@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pbnn.backbones import BACKBONES, lenet, resnet
-from pbnn.balance import Flips, measure, watch, weights_of
+from pbnn.balance import Flips, evaluating, measure, watch, weights_of
 from pbnn.baselines import Classifier
 from pbnn.binarize import Recipe, after_step, check_latents, convert, set_progress
 from pbnn.data import Splits, Task, load, published_split, split
@@ -139,6 +139,7 @@ def training(
         optimiser=cell["optimiser"],
         weight_decay=cell["weight_decay"],
         keep="last",
+        frozen_from=cell["frozen_from"],
     )
     return fit(
         RiskObjective(Classifier(network), "cross_entropy"),
@@ -177,11 +178,9 @@ class Looks:
             return
         began = time.perf_counter()
         ratios = self._flips.look()
-        training = self.network.training
-        with torch.no_grad(), watch(self.network.eval()) as watcher:
+        with torch.no_grad(), evaluating(self.network), watch(self.network) as watcher:
             for part in self.parts:
                 self.network(part)
-        self.network.train(training)
         for kind, found in (
             ("activations", watcher.layers()),
             ("weights", weights_of(self.network)),

@@ -58,6 +58,7 @@ SHARED: dict[str, Any] = {
     "optimiser": "adam",
     "weight_decay": 0.0,
     "images": 0,
+    "frozen_from": 0.7,
 }
 EPOCHS = {"mnist": 2, "fashion_mnist": 3, "fashion_mnist small_resnet": 4, "digits": 20}
 """Of a data set, or of a network on it; else 3. Chosen on validation images, so that the unmodified

@@ -33,7 +33,7 @@ from pbnn.balance.information import (
     shuffled_information,
 )
 from pbnn.balance.signs import SignStatistics
-from pbnn.balance.watching import Balance, Watcher, measure, watch, weights_of
+from pbnn.balance.watching import Balance, Watcher, evaluating, measure, watch, weights_of
 from pbnn.balance.weights import quantisation_error, weight_balance
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "SignStatistics",
     "Watcher",
     "entropy",
+    "evaluating",
     "histogram_entropy",
     "measure",
     "mutual_information",
