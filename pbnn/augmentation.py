@@ -78,3 +78,50 @@ def random_affine(
         torch.stack(rows, dim=1), list(images.shape), align_corners=False
     )
     return torch.nn.functional.grid_sample(images, grid, align_corners=False)
+
+
+def random_crop(
+    images: Tensor, generator: torch.Generator, padding: int = 4, *, mirror: bool = True
+) -> Tensor:
+    """Move each image by whole pixels, and mirror it left to right or not, at random.
+
+    As is usual for CIFAR-10: a crop of the image with a border of zeros.
+
+    Parameters
+    ----------
+    images : Tensor, shape (n, channels, height, width)
+    generator : torch.Generator
+        A CPU generator, so that every device sees the same changes.
+    padding : int
+        The farthest move.
+    mirror : bool
+
+    Raises
+    ------
+    ValueError
+        If `images` is not four-dimensional, or `padding` negative.
+
+    Examples
+    --------
+    >>> image = torch.arange(9.0).reshape(1, 1, 3, 3)
+    >>> same = random_crop(image, torch.Generator(), 0, mirror=False)
+    >>> torch.equal(same, image)
+    True
+    """
+    if images.ndim != 4:
+        raise ValueError(
+            f"`images` must have shape (n, channels, height, width), got {tuple(images.shape)}."
+        )
+    if padding < 0:
+        raise ValueError(f"`padding` must be at least 0, got {padding}.")
+    n, _, height, width = images.shape
+    moves = torch.randint(2 * padding + 1, (2, n), generator=generator)
+    mirrored = torch.rand(n, generator=generator) < 0.5
+    down, across = (move[:, None] + torch.arange(size) for move, size in
+                    zip(moves, (height, width), strict=True))  # fmt: skip
+    if mirror:
+        across = torch.where(mirrored[:, None], across.flip(1), across)
+    framed = torch.nn.functional.pad(images, (padding,) * 4)
+    rows, columns = down.to(images.device)[:, :, None], across.to(images.device)[:, None, :]
+    each = torch.arange(n, device=images.device)[:, None, None]
+    return framed.permute(0, 2, 3, 1)[each, rows, columns].permute(0, 3, 1, 2)

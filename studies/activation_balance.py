@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from balance_page import draw
 from balance_runs import run, splits_of
@@ -28,6 +28,8 @@ from pbnn.sweep import Cell, cell_key
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "activation_balance"
+Arm = tuple[str, float, dict[str, Any]]
+"""Method, threshold, and what else is other than usual."""
 DATASETS = ("mnist", "fashion_mnist", "cifar10", "digits")
 
 
@@ -86,12 +88,11 @@ def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
         shared |= {"splits": splits_of(task).hashes(task)}
         for network in config.networks:
             base = BASES[network]
-            swept = [(base, threshold, 0.0, {}) for threshold in config.swept]
-            others = [(m, 0.0, b, {}) for m, b in NETWORKS_OF[network].items()]
-            checks = (
-                [(f"{base}_long", 0.0, 0.0, CHECK[config.preset])] if CHECK[config.preset] else []
-            )
-            for method, threshold, norm_bias, more in swept + others + checks:
+            swept: list[Arm] = [(base, threshold, {}) for threshold in config.swept]
+            others: list[Arm] = [(m, 0.0, more) for m, more in NETWORKS_OF[network].items()]
+            if CHECK[config.preset]:
+                others.append((f"{base}_long", 0.0, CHECK[config.preset]))
+            for method, threshold, more in swept + others:
                 recipe = recipe_of(METHODS[method], threshold)
                 cell = (
                     shared
@@ -100,7 +101,7 @@ def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
                         "network": network,
                         "method": method,
                         "threshold": recipe.threshold if recipe else None,
-                        "norm_bias": norm_bias,
+                        "norm_bias": 0.0,
                         "recipe": recipe and dataclasses.asdict(recipe),
                         "after": None,
                     }

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pbnn.augmentation import AffineRange, random_affine, random_crop
 from pbnn.backbones import BACKBONES, lenet, resnet
 from pbnn.balance import Flips, evaluating, measure, watch, weights_of
 from pbnn.baselines import Classifier
@@ -19,7 +20,7 @@ from pbnn.data import Splits, Task, load, published_split, split
 from pbnn.environment import environment
 from pbnn.objectives import RiskObjective
 from pbnn.seeding import generator
-from pbnn.training import FitConfig, fit
+from pbnn.training import Augmentation, FitConfig, fit
 
 NETWORKS: dict[str, Callable[..., nn.Sequential]] = BACKBONES | {
     "small_lenet": functools.partial(lenet, widths=(16, 32), dense=128, kernel=3),
@@ -86,6 +87,15 @@ def run(
     return {"measures": measures, "curve": curve, "data": data} | about
 
 
+SHIFTS = AffineRange(rotation=0.08, scale=0.05, shear=0.05, shift=1 / 18)
+AUGMENTATIONS: dict[str, Augmentation | None] = {
+    "none": None,
+    "affine": lambda images, source: random_affine(images, source, SHIFTS),
+    "crop": random_crop,
+}
+"""What each epoch's images are made by: digits moved a little; photographs moved and mirrored."""
+
+
 def splits_of(task: Task) -> Splits:
     """A sixth of the training images to choose by (as ``prior``), the rest to train on.
 
@@ -147,6 +157,7 @@ def training(
         y,
         config,
         generator=generator(cell["seed"], "batches"),
+        augment=AUGMENTATIONS[cell.get("augmentation", "none")],
         after_step=each_step,
         progress=f"{cell['method']} {cell['seed']}" if progress else None,
     )

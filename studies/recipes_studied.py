@@ -18,6 +18,7 @@ METHODS: dict[str, Recipe | None] = {
     "xnor_net_long": RECIPES["xnor_net"],
     "bi_real_net_long": RECIPES["bi_real_net"],
     "xnor_net_bias": RECIPES["xnor_net"],
+    "xnor_net_moving": RECIPES["xnor_net"],
     "xnor_net_trained": RECIPES["unbalanced"],
     "bi_real_net_trained": replace(RECIPES["bi_real_net"], threshold=0.3, trainable="channel"),
     "ir_net": RECIPES["ir_net"],
@@ -27,30 +28,36 @@ METHODS: dict[str, Recipe | None] = {
     "sd_bnn_constant": replace(SD, threshold=-0.5),
     "sd_bnn_centred": replace(RECIPES["sd_bnn"], shift="asd_centred"),
 }
-"""Systems and their arms. ``_long``: at the full budget; ``_bias``: the biases of the batch
-normalisations start at −0.4 instead of a threshold of 0.4; ``_trained``: a threshold a channel,
-from 0.3; ``_no_libra``: plain signs; ``_no_asd``: no shift, ``_constant``: a shift of +0.5,
-``_centred``: 2σ − 1."""
+"""Systems and their arms.
+
+- ``_long``: at the full budget;
+- ``_bias``: biases of batch normalisation start at −0.4, instead of a threshold of 0.4;
+- ``_moving``: batch statistics move to the end of the training;
+- ``_trained``: a threshold a channel, from 0.3;
+- ``_no_libra``: plain signs of weights;
+- ``_no_asd``: no shift; ``_constant``: a shift of +0.5; ``_centred``: 2σ − 1.
+"""
 
 BASES = {"small_lenet": "xnor_net", "small_resnet": "bi_real_net"}
 """The system whose thresholds are swept, by network."""
 
-NETWORKS_OF: dict[str, dict[str, float]] = {
+NETWORKS_OF: dict[str, dict[str, dict[str, Any]]] = {
     "small_lenet": {
-        "real": 0.0,
-        "binary_net": 0.0,
-        "xnor_net_bias": -0.4,
-        "xnor_net_trained": 0.0,
-        "ir_net": 0.0,
-        "ir_net_no_libra": 0.0,
-        "sd_bnn": 0.0,
-        "sd_bnn_no_asd": 0.0,
-        "sd_bnn_constant": 0.0,
-        "sd_bnn_centred": 0.0,
+        "real": {},
+        "binary_net": {},
+        "xnor_net_bias": {"norm_bias": -0.4},
+        "xnor_net_moving": {"frozen_from": 1.0},
+        "xnor_net_trained": {},
+        "ir_net": {},
+        "ir_net_no_libra": {},
+        "sd_bnn": {},
+        "sd_bnn_no_asd": {},
+        "sd_bnn_constant": {},
+        "sd_bnn_centred": {},
     },
-    "small_resnet": {"real": 0.0, "bi_real_net_trained": 0.0},
+    "small_resnet": {"real": {}, "bi_real_net_trained": {}},
 }
-"""Other systems on each network, and where the biases of its batch normalisations start."""
+"""Other systems on each network, and what else is other than usual."""
 
 SHARED: dict[str, Any] = {
     "batch": 128,

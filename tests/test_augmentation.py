@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pbnn.augmentation import AffineRange, random_affine
+from pbnn.augmentation import AffineRange, random_affine, random_crop
 from pbnn.seeding import generator
 
 STILL = AffineRange(rotation=0, scale=0, shear=0, shift=0)
@@ -111,3 +111,39 @@ def test_the_changes_reach_both_ends_of_their_range():
 def test_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match=r"`images` must have shape .*, got"):
         random_affine(torch.zeros(shape), generator(0, "a"))
+
+
+def test_a_crop_is_the_image_moved_and_mirrored():
+    images = torch.rand(200, 2, 5, 6, generator=generator(0, "images"))
+    cropped = random_crop(images, generator(0, "crop"), padding=2)
+    framed = torch.nn.functional.pad(images, (2, 2, 2, 2))
+    seen = set()
+    for image, result in zip(framed, cropped, strict=True):
+        found = {
+            (down, across, mirror)
+            for down in range(5)
+            for across in range(5)
+            for mirror in (False, True)
+            if torch.equal(
+                result,
+                image[:, down : down + 5, across : across + 6].flip(2 if mirror else ()),
+            )
+        }
+        assert len(found) == 1
+        seen |= found
+    assert len(seen) > 40  # of fifty
+
+
+def test_a_crop_without_a_mirror_never_mirrors():
+    image = torch.arange(4.0).reshape(1, 1, 1, 4).expand(60, 1, 1, 4)
+    same = random_crop(image, generator(0, "crop"), 0, mirror=False)
+    assert torch.equal(same, image)
+    turned = random_crop(image, generator(0, "crop"), 0)
+    assert 15 < int((turned[:, 0, 0, 0] == 3).sum()) < 45
+
+
+def test_bad_crops_are_refused():
+    with pytest.raises(ValueError, match="`images` must have shape"):
+        random_crop(torch.zeros(3, 3), generator(0, "crop"))
+    with pytest.raises(ValueError, match="`padding` must be at least 0, got -1"):
+        random_crop(torch.zeros(1, 1, 3, 3), generator(0, "crop"), -1)

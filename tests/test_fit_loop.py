@@ -240,8 +240,76 @@ def test_the_objective_is_compiled_on_request(monkeypatch):
         ("kl_warmup", 1.1),
         ("kl_warmup", math.nan),
         ("patience", -1),
+        ("weight_decay", -0.1),
+        ("frozen_from", 1.5),
+        ("optimiser", "'adamw'"),
+        ("keep", "'first'"),
     ],
 )
 def test_bad_settings_are_refused(name, value):
     with pytest.raises(ValueError, match=rf"`{name}` must .*, got {value}"):
-        FitConfig(**{name: value})
+        FitConfig(**{name: value.strip("'") if isinstance(value, str) else value})
+
+
+def test_what_follows_a_step_and_an_epoch_is_told_where_the_training_is():
+    shares, epochs, modes = [], [], []
+    objective, x = Scripted(), torch.arange(6.0)[:, None]
+
+    def after_epoch(epoch):
+        epochs.append(epoch)
+        modes.append(objective.training)
+        objective.eval()
+
+    fit(
+        objective,
+        x,
+        x[:, 0],
+        FitConfig(epochs=3, batch=3),
+        generator=generator(0, "batches"),
+        after_step=shares.append,
+        after_epoch=after_epoch,
+    )
+    assert shares == pytest.approx([k / 6 for k in range(1, 7)])
+    assert epochs == [1, 2, 3]
+    assert modes == [True, True, True]  # whatever was looked at in between
+
+
+def test_the_last_epoch_is_kept_without_another_look():
+    objective = Scripted([3.0, 1.0, 2.0])
+    run(objective, epochs=3, batch=6, keep="last")
+    steps = objective.weight.item()
+    again = Scripted([3.0, 1.0, 2.0])
+    run(again, epochs=3, batch=6)
+    assert steps != again.weight.item()
+    assert not objective.training
+
+
+def test_stochastic_gradient_descent_has_momentum_and_decay():
+    seen = []
+    handle = register_optimizer_step_pre_hook(lambda optimiser, *_: seen.append(optimiser))
+    try:
+        run(Scripted(), epochs=1, batch=6, optimiser="sgd", weight_decay=0.25)
+    finally:
+        handle.remove()
+    assert isinstance(seen[0], torch.optim.SGD)
+    assert seen[0].param_groups[0]["weight_decay"] == 0.25
+    assert seen[0].param_groups[0]["momentum"] > 0
+
+
+@pytest.mark.parametrize(("share", "moving"), [(1.0, 8), (0.5, 4), (0.0, 0)])
+def test_batch_statistics_are_frozen_from_a_share_of_the_steps_on(share, moving):
+    norm = torch.nn.BatchNorm1d(2)
+
+    class Normalised(Scripted):
+        def __init__(self):
+            super().__init__()
+            self.norm = norm
+
+        def forward(self, x, y, kl_weight=1.0):
+            norm(x.expand(-1, 2))
+            return super().forward(x, y, kl_weight)
+
+    x = torch.arange(8.0)[:, None]
+    config = FitConfig(epochs=4, batch=4, frozen_from=share, keep="last")
+    fit(Normalised(), x, x[:, 0], config, generator=generator(0, "batches"))
+    assert int(norm.num_batches_tracked) == moving
