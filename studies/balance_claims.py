@@ -13,10 +13,8 @@ from scipy import stats
 COLUMNS = (
     "system", "claim", "dataset", "network", "unit", "effect", "low", "high", "seeds", "verdict",
 )  # fmt: skip
-MARGIN = 0.5
-"""In points of accuracy: what counts as no difference, and how narrow an interval must be for a
-verdict of inconclusive, unless there are `MANY` seeds."""
 MANY = 20
+"""Seeds from which on an interval of any width may be inconclusive."""
 RUN = ["dataset", "network", "method", "threshold"]
 
 
@@ -54,7 +52,7 @@ def unbalanced(group: pd.DataFrame) -> Iterator[dict[str, Any]]:
         same = swept[swept["threshold"] == start]
         if len(same):
             text = f"{base}: threshold {start:g} is the same as biases that start at {-start:g}"
-            yield claim("unbalanced", text, shifted, same, "accuracy", same_if_within=MARGIN)
+            yield claim("unbalanced", text, shifted, same, "accuracy", same=True)
 
 
 def libra(group: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -63,7 +61,10 @@ def libra(group: pd.DataFrame) -> Iterator[dict[str, Any]]:
     if len(balanced) and len(plain):
         text = "Libra-PB has a higher entropy of weight signs than plain signs, after training"
         yield claim("IR-Net", text, balanced, plain, "weight_entropy")
-        text = "Libra-PB has a lower quantisation error than plain signs, after training"
+        text = (
+            "Libra-PB has a lower quantisation error than plain signs, after training, each of "
+            "what it rounds, at the best scale"
+        )
         yield claim("IR-Net", text, balanced, plain, "weight_quantisation_error", lower=True)
         yield claim("IR-Net", "Libra-PB beats plain signs", balanced, plain, "accuracy")
 
@@ -81,17 +82,18 @@ def self_distribution(group: pd.DataFrame) -> Iterator[dict[str, Any]]:
     yield claim("SD-BNN", "ASD beats no shift", arms["asd"], arms["none"], "accuracy")
     text = "a constant shift of +0.5 beats no shift"
     yield claim("SD-BNN", text, arms["constant"], arms["none"], "accuracy")
-    text = "ASD gains what a constant shift of +0.5 gains"
-    yield claim("SD-BNN", text, arms["asd"], arms["constant"], "accuracy", same_if_within=MARGIN)
+    text = "ASD does what a constant shift of +0.5 does"
+    yield claim("SD-BNN", text, arms["asd"], arms["constant"], "accuracy", same=True)
     text = "ASD beats its centred variant, 2σ − 1"
     yield claim("SD-BNN", text, arms["asd"], arms["centred"], "accuracy")
 
 
 UNITS = {
-    "accuracy": ("points of accuracy", 100.0),
-    "weight_entropy": ("bit", 1.0),
-    "weight_quantisation_error": ("of the squared norm", 1.0),
+    "accuracy": ("points of accuracy", 100.0, 0.5),
+    "weight_entropy": ("bit", 1.0, 0.005),
+    "weight_quantisation_error": ("of the squared norm", 1.0, 0.005),
 }
+"""Unit of a measure, the factor to it, and half the widest interval that may be inconclusive."""
 
 
 def claim(
@@ -102,18 +104,23 @@ def claim(
     measure: str,
     *,
     lower: bool = False,
-    same_if_within: float = 0.0,
+    same: bool = False,
 ) -> dict[str, Any]:
-    """A row: the mean difference of runs that share a seed, its interval, and what it says."""
-    unit, scale = UNITS[measure]
+    """A row: the mean difference of runs that share a seed, its interval, and what it says.
+
+    Accuracies are the `same` within half a point, or within a tenth of the error if that is less.
+    """
+    unit, scale, narrow = UNITS[measure]
     pair = [frame.set_index("seed")[measure] for frame in (ours, theirs)]
     differences = scale * (pair[0] - pair[1]).dropna()
     effect, half = interval(differences)
     row = {"system": system, "claim": text, "unit": unit, "effect": effect, "low": effect - half}
     row |= {"high": effect + half, "seeds": len(differences)}
-    if same_if_within:
-        return row | {"verdict": verdict_of_sameness(row, same_if_within)}
-    return row | {"verdict": verdict_of_gain(row, -1 if lower else 1)}
+    if same:
+        margin = min(narrow, scale * (1 - float(pair[1].mean())) / 10)
+        row["claim"] += f", to {margin:.2f}"
+        return row | {"verdict": verdict_of_sameness(row, margin, narrow)}
+    return row | {"verdict": verdict_of_gain(row, -1 if lower else 1, narrow)}
 
 
 def interval(values: pd.Series) -> tuple[float, float]:
@@ -124,25 +131,25 @@ def interval(values: pd.Series) -> tuple[float, float]:
     return float(values.mean()), float(stats.t.ppf(0.975, len(values) - 1) * error)
 
 
-def verdict_of_gain(row: dict[str, Any], sign: int) -> str:
+def verdict_of_gain(row: dict[str, Any], sign: int, narrow: float) -> str:
     """Of a claim that something is larger (+1) or smaller (−1)."""
     if sign * row["low"] > 0 and sign * row["high"] > 0:
         return "reproduced"
     if sign * row["low"] < 0 and sign * row["high"] < 0:
         return "not reproduced"
-    return undecided(row)
+    return undecided(row, narrow)
 
 
-def verdict_of_sameness(row: dict[str, Any], margin: float) -> str:
+def verdict_of_sameness(row: dict[str, Any], margin: float, narrow: float) -> str:
     """Of a claim that there is no difference of more than a margin."""
     if max(abs(row["low"]), abs(row["high"])) <= margin:
         return "reproduced"
     if row["low"] > margin or row["high"] < -margin:
         return "not reproduced"
-    return undecided(row)
+    return undecided(row, narrow)
 
 
-def undecided(row: dict[str, Any]) -> str:
+def undecided(row: dict[str, Any], narrow: float) -> str:
     """Inconclusive, if that can be said of so wide an interval; else more seeds are needed."""
-    narrow = row["high"] - row["low"] <= 2 * MARGIN
-    return "inconclusive" if narrow or row["seeds"] >= MANY else "needs more seeds"
+    sound = row["high"] - row["low"] <= 2 * narrow or row["seeds"] >= MANY
+    return "inconclusive" if sound else "needs more seeds"

@@ -35,7 +35,8 @@ AT_ONCE = {"cpu": 50}
 SNAPSHOTS = 8
 """Looks at the signs in the course of a training, besides the one before it."""
 PROBE, MEASURED = 500, 2000
-"""Validation images for those looks, and for all figures at the end."""
+"""Validation images for those looks (of flips those that are computed at once), and for all figures
+at the end."""
 BINS = 81
 SPAN = 4.0
 """Bins of the histogram of pre-activations, and how far it reaches either way."""
@@ -114,15 +115,22 @@ def network_of(cell: dict[str, Any], image: tuple[int, ...], classes: int) -> nn
         draw = generator(cell["seed"], "shifts")
         network = convert(network, Recipe(**options), generator=draw).network
     with torch.no_grad():
-        for norm in hidden_norms(network):
+        for norm in norms_of_signs(network) if cell["norm_bias"] else ():
             norm.bias.add_(cell["norm_bias"])
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def hidden_norms(network: nn.Module) -> list[Any]:
-    """Batch normalisations but that of the scores."""
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-    return [norm for norm in norms if norm is not list(network.modules())[-1]]
+def norms_of_signs(network: Any) -> list[Any]:
+    """Batch normalisations of a chain of modules whose outputs become signs."""
+    found, last = [], None
+    for module in network:
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            last = module
+        elif next(module.parameters(), None) is not None:
+            if last is not None and getattr(module, "activation", None) is not None:
+                found.append(last)
+            last = None
+    return found
 
 
 def training(
@@ -187,6 +195,8 @@ class Looks:
         """Look, if that share of the training is reached."""
         if not self.watched or share < self._next / SNAPSHOTS:
             return
+        # A training of few steps passes several marks in one.
+        self._next = max(self._next, int(share * SNAPSHOTS))
         began = time.perf_counter()
         ratios = self._flips.look()
         with torch.no_grad(), evaluating(self.network), watch(self.network) as watcher:

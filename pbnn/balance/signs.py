@@ -42,7 +42,8 @@ class SignStatistics:
         self.samples = 0
         self._sums: dict[str, Tensor] = {}
         self._codes: list[Tensor] = []
-        self._numbers = 0
+        self._numbers = self._units = 0
+        self._shape: torch.Size | None = None
 
     def update(
         self,
@@ -65,7 +66,16 @@ class SignStatistics:
             The gradient estimator, evaluated at `margin`.
         """
         units = signs.detach().flatten(2) if signs.ndim > 2 else signs.detach().unsqueeze(2)
+        if units.dtype in (torch.float16, torch.bfloat16):
+            units = units.float()
         n, _, positions = units.shape
+        if n == 0:
+            return
+        if self.full and self._shape not in (None, signs.shape[1:]):
+            raise ValueError(
+                f"`signs` must have the same shape in all batches, got {tuple(signs.shape[1:])}."
+            )
+        self._shape = signs.shape[1:]
         by_sample = units.sum(2).double()  # of ±1 exact
         share = (1 + by_sample.mean(1) / positions) / 2
         self._add("signs", by_sample.sum(0))
@@ -77,7 +87,7 @@ class SignStatistics:
                 self._add("slope", slope(margin).sum(dtype=torch.float64))
             self._numbers += margin.numel()
         self.samples += n
-        self._positions = positions
+        self._units += n * positions
         if self.full:
             self._update_full(units, labels)
 
@@ -125,7 +135,9 @@ class SignStatistics:
     @property
     def share(self) -> Tensor:
         """Share of +1 by channel, over samples and positions."""
-        return (1 + self._sums["signs"] / (self.samples * self._positions)) / 2
+        if not self.samples:
+            raise ValueError("There are no signs to speak of: `update` first.")
+        return (1 + self._sums["signs"] / self._units) / 2
 
     def channels(self) -> dict[str, list[float]]:
         """Figures by channel: share of +1, entropy in bits, information about the class."""
@@ -173,7 +185,7 @@ class SignStatistics:
 
     def _redundancy(self) -> dict[str, Tensor | float]:
         """Correlation between channels, effective rank, share of codes that occur once or more."""
-        count = self.samples * self._positions
+        count = self._units
         mean = self._sums["signs"] / count
         covariance = self._sums["products"] / count - torch.outer(mean, mean)
         spread = covariance.diagonal().clamp_min(0).sqrt()

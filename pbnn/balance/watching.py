@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -56,8 +56,12 @@ class Watcher:
             self.statistics[name] = SignStatistics(self.classes, full=self.full)
         kept = self.statistics[name]
         margin = module.margin(given) if hasattr(module, "margin") else None
-        kept.update(signs, self.labels, margin, getattr(module, "slope", None))
-        if self.full and layer is not None:
+        labels = self.labels
+        if labels is not None and len(signs) > len(labels) > 0:
+            # Several rows of units a sample, as of a sequence.
+            labels = labels.repeat_interleave(len(signs) // len(labels))
+        kept.update(signs, labels, margin, getattr(module, "slope", None))
+        if self.full and layer is not None and has_signs(layer) and not layer.real_weights:
             weight = layer.signs()
             fan_in = weight[0].numel()
             by_channel = weight.flatten(2).sum(2) if weight.ndim > 2 else weight
@@ -130,13 +134,16 @@ def intercepted(
     try:
         for name, module in model.named_modules():
             for method in getattr(module, "sign_methods", ()):
-                # On the instance, where it hides the method of the class.
+                # On the instance, where it hides the method of the class, or what hid it before.
+                wrapped.append((module, method, module.__dict__.get(method)))
                 module.__dict__[method] = shown(name or ".", module, getattr(module, method))
-                wrapped.append((module, method))
         yield
     finally:
-        for module, method in wrapped:
-            module.__dict__.pop(method, None)
+        for module, method, before in reversed(wrapped):
+            if before is None:
+                module.__dict__.pop(method, None)
+            else:
+                module.__dict__[method] = before
 
 
 @contextlib.contextmanager
@@ -194,7 +201,7 @@ def measure(
     """
     with evaluating(model), watch(model, classes=classes, full=True) as watcher:
         for batch in batches:
-            x, watcher.labels = batch if isinstance(batch, list | tuple) else (batch, None)
+            x, watcher.labels = (*batch, None)[:2] if isinstance(batch, Sequence) else (batch, None)
             if classes and watcher.labels is None:
                 raise ValueError("`classes` must be 0 without labels, got batches of inputs.")
             (forward or model)(x)

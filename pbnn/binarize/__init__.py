@@ -15,6 +15,7 @@ from pbnn.binarize.convert import (
     check_latents,
     convert,
     set_progress,
+    set_source,
     set_stage,
 )
 from pbnn.binarize.ir_net import EDE, LibraWeights, ede, power_of_two, standardised
@@ -62,6 +63,7 @@ __all__ = [
     "power_of_two",
     "recipe_named",
     "set_progress",
+    "set_source",
     "set_stage",
     "share_of_ones",
     "standardised",

@@ -7,9 +7,18 @@ from fnmatch import fnmatch
 from typing import NamedTuple
 
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
-from pbnn.binarize.layers import LAYERS, BinaryConv2d, BinaryLinear, _BinaryLayer, binary_layers
+from pbnn.binarize.binary_net import StochasticWeights
+from pbnn.binarize.layers import (
+    LAYERS,
+    BinaryActivation,
+    BinaryConv2d,
+    BinaryLinear,
+    _BinaryLayer,
+    binary_layers,
+)
 from pbnn.binarize.recipes import NONLINEARITIES, Recipe, recipe_named
 
 NEVER_NEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Softplus, nn.Hardsigmoid)
@@ -41,6 +50,7 @@ def convert(
     recipe: str | Recipe,
     *,
     layers: tuple[str, ...] | None = None,
+    replace: tuple[str, ...] | None = None,
     generator: Generator | None = None,
 ) -> Converted:
     """A binary copy of an ordinary model: each dense layer and convolution binarises its inputs.
@@ -58,6 +68,9 @@ def convert(
         A name of `RECIPES`, or one of your own.
     layers : tuple of str, optional
         The layers to make binary, whatever the recipe leaves alone; by default it decides.
+    replace : tuple of str, optional
+        Which activations that are never negative to replace; by default all, also those before
+        layers that stay real.
     generator : torch.Generator, optional
         A CPU generator for what a recipe draws (ASD); of seed 0 by default.
 
@@ -87,44 +100,57 @@ def convert(
     if binary_layers(network):
         raise ValueError("`model` must be an ordinary model, got one with binary layers.")
     generator = generator or torch.Generator().manual_seed(0)
-    found = {name: m for name, m in network.named_modules() if _has_weights(m)}
+    found = {name or ".": m for name, m in network.named_modules() if _has_weights(m)}
     for name in layers or ():
         if name not in found:
             raise ValueError(f"`layers` must name layers of the model, got {name!r}.")
-    reasons = {name: _reason(name, m, list(found), recipe, layers) for name, m in found.items()}
+    order = [name for name, module in found.items() if isinstance(module, MULTIPLYING)]
+    reasons = {name: _reason(name, m, order, recipe, layers) for name, m in found.items()}
     for name in layers or ():
         if reasons[name]:
-            raise ValueError(f"`layers` must be such as can be binarised, got {name!r}: "
-                             f"{reasons[name]}.")  # fmt: skip
+            text = f"got {name!r}: {reasons[name]}."
+            raise ValueError(f"`layers` must be such as can be binarised, {text}")
     binary = tuple(name for name, reason in reasons.items() if not reason)
     if not binary:
         raise ValueError(f"`model` must have a layer to make binary, left alone: {reasons}.")
-    first = next(iter(found))
+    new: dict[int, nn.Module] = {}
     for name in binary:
         layer = found[name]
         channels = _channels(layer)
-        activation = None if name == first else recipe.activation(channels, generator)
-        _replace(network, name, _binary(layer, recipe, activation))
+        activation = None if name == order[0] else recipe.activation(channels, generator)
+        new[id(layer)] = _binary(layer, recipe, activation)
     replaced = {}
-    for name, module in list(network.named_modules()):
-        if isinstance(module, NEVER_NEGATIVE):
-            _replace(network, name, NONLINEARITIES[recipe.nonlinearity]())
+    for name, module in network.named_modules():
+        if isinstance(module, NEVER_NEGATIVE) and (replace is None or name in replace):
+            new[id(module)] = NONLINEARITIES[recipe.nonlinearity]().train(module.training)
             replaced[name] = f"{type(module).__name__} by {recipe.nonlinearity}"
-    device = next(network.parameters()).device
     left = {name: reason for name, reason in reasons.items() if reason}
-    return Converted(network.to(device).train(model.training), binary, left, replaced)
+    return Converted(_with(network, new), binary, left, replaced)
+
+
+MULTIPLYING = (nn.Linear, nn.Bilinear, nn.RNNBase, nn.modules.conv._ConvNd)
+"""Layers among which a first and a last one are told."""
 
 
 def _has_weights(module: nn.Module) -> bool:
-    """Whether a module itself multiplies by weights."""
-    own = dict(module.named_parameters(recurse=False))
-    return any(p.ndim > 1 for p in own.values()) or isinstance(
-        module, nn.modules.lazy.LazyModuleMixin
-    )
+    """Whether a module itself has weights."""
+    own = module.parameters(recurse=False)
+    return any(p.ndim > 1 for p in own) or isinstance(module, LazyModuleMixin)
+
+
+def _with(network: nn.Module, new: dict[int, nn.Module]) -> nn.Module:
+    """The network with new modules for old ones, by their identity, in all their places."""
+    if id(network) in new:
+        return new[id(network)]
+    for name, module in list(network.named_modules(remove_duplicate=False)):
+        if id(module) in new:
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, new[id(module)])
+    return network
 
 
 def _reason(
-    name: str, module: nn.Module, found: list[str], recipe: Recipe, layers: tuple[str, ...] | None
+    name: str, module: nn.Module, order: list[str], recipe: Recipe, layers: tuple[str, ...] | None
 ) -> str:
     """Why a layer is left alone; empty if it is not."""
     if type(module) not in LAYERS:
@@ -135,9 +161,9 @@ def _reason(
         raise ValueError(f"`model` must have finite weights, got others in {name!r}.")
     if layers is not None:
         return "" if name in layers else "not among `layers`"
-    if name == found[0] and not recipe.first:
+    if name == order[0] and not recipe.first:
         return "first layer"
-    if name == found[-1] and not recipe.last:
+    if name == order[-1] and not recipe.last:
         return "last layer"
     if any(fnmatch(name, pattern) for pattern in recipe.keep):
         return "kept by the recipe"
@@ -149,16 +175,14 @@ def _channels(layer: nn.Module) -> int:
     return int(channels)  # type: ignore[arg-type]
 
 
-def _binary(layer: nn.Module, recipe: Recipe, activation: nn.Module | None) -> _BinaryLayer:
-    binariser = recipe.binariser(layer.weight)  # type: ignore[arg-type]
+def _binary(layer: nn.Module, recipe: Recipe, activation: BinaryActivation | None) -> _BinaryLayer:
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    binariser = recipe.binariser(weight)
     if isinstance(layer, nn.Conv2d):
-        return BinaryConv2d(layer, binariser, activation, recipe.padding_value)  # type: ignore[arg-type]
-    return BinaryLinear(layer, binariser, activation)  # type: ignore[arg-type]
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
+        made: _BinaryLayer = BinaryConv2d(layer, binariser, activation, recipe.padding_value)
+    else:
+        made = BinaryLinear(layer, binariser, activation)
+    return made.to(weight.device, weight.dtype).train(layer.training)
 
 
 def set_progress(model: nn.Module, share: float) -> None:
@@ -201,6 +225,13 @@ def set_stage(model: nn.Module, stage: str) -> None:
         raise ValueError(f"`stage` must be 'activations' or 'both', got {stage!r}.")
     for layer in binary_layers(model).values():
         layer.real_weights = stage == "activations"
+
+
+def set_source(model: nn.Module, generator: Generator) -> None:
+    """Give weights that are drawn (`StochasticWeights`) a generator on their device."""
+    for layer in binary_layers(model).values():
+        if isinstance(layer.binariser, StochasticWeights):
+            layer.binariser.source = generator
 
 
 def check_latents(model: nn.Module) -> None:

@@ -27,6 +27,8 @@ def standardised(weight: Tensor) -> Tensor:
     """
     dims = tuple(range(1, weight.ndim))
     centred = weight - weight.mean(dims, keepdim=True)
+    if weight[0].numel() == 1:
+        return centred  # 0, as any filter that is constant
     spread = centred.std(dims, keepdim=True)
     # A filter that is constant has no spread: it stays 0, and its signs +1.
     return centred / torch.where(spread > 0, spread, 1.0)

@@ -100,6 +100,10 @@ class BinaryLinear(_BinaryLayer):
         What makes signs of the inputs; they stay real without.
     """
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Pre-activations; what stands before the features counts as the batch."""
+        return super().forward(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+
     def product(self, signs: Tensor, weight: Tensor | None = None) -> Tensor:
         """What the binary weights, or others (then without bias), make of known inputs."""
         if weight is not None:
@@ -130,12 +134,14 @@ class BinaryConv2d(_BinaryLayer):
         super().__init__(layer, binariser, activation)
         if padding_value not in (-1, 0, 1):
             raise ValueError(f"`padding_value` must be −1, 0 or +1, got {padding_value}.")
-        padding = layer.padding
-        if padding == "same":
-            padding = tuple(
-                d * (k - 1) // 2 for d, k in zip(layer.dilation, layer.kernel_size, strict=True)
-            )
-        self.padding: Any = (0, 0) if padding == "valid" else padding
+        sizes = zip(layer.kernel_size, layer.dilation, strict=True)
+        around = [(0, 0), (0, 0)]
+        if layer.padding == "same":
+            around = [(d * (k - 1) // 2, d * (k - 1) - d * (k - 1) // 2) for k, d in sizes]
+        elif not isinstance(layer.padding, str):
+            around = [(size, size) for size in layer.padding]
+        (top, bottom), (left, right) = around
+        self.border = (left, right, top, bottom)
         self.padding_value = padding_value
         self.moves: dict[str, Any] = {
             "stride": layer.stride,
@@ -145,14 +151,13 @@ class BinaryConv2d(_BinaryLayer):
 
     def product(self, signs: Tensor, weight: Tensor | None = None) -> Tensor:
         """What the binary weights, or others (then without bias), make of known inputs."""
-        padding = self.padding
-        if self.padding_value and any(padding):
-            height, width = padding
-            signs = F.pad(signs, (width, width, height, height), value=self.padding_value)
-            padding = (0, 0)
-        if weight is not None:
-            return F.conv2d(signs, weight, padding=padding, **self.moves)
-        return F.conv2d(signs, self.binary_weight(), self.bias, padding=padding, **self.moves)
+        left, right, top, bottom = self.border
+        padding = (top, left)
+        if self.padding_value or padding != (bottom, right):
+            signs, padding = F.pad(signs, self.border, value=self.padding_value), (0, 0)
+        bias = self.bias if weight is None else None
+        weight = self.binary_weight() if weight is None else weight
+        return F.conv2d(signs, weight, bias, padding=padding, **self.moves)
 
 
 LAYERS: dict[type[nn.Module], type[_BinaryLayer]] = {

@@ -65,7 +65,7 @@ def count_operations(network: nn.Module, image: tuple[int, ...]) -> Operations:
     hooks = [layer.register_forward_hook(count) for layer in layers]
     modes = {module: module.training for module in network.modules()}
     try:
-        network.eval()(torch.zeros(1, *image, device=next(network.parameters()).device))
+        network.eval()(next(network.parameters()).new_zeros(1, *image))
     finally:
         for hook in hooks:
             hook.remove()

@@ -61,6 +61,7 @@ WEIGHTS: dict[str, Callable[[Size, Any], SignWeights]] = {
 
 SHIFTS: dict[str, Callable[[int, Generator], nn.Module]] = {
     "asd": lambda channels, draw: SelfDistribution(channels, generator=draw),
+    "asd_8": lambda channels, draw: SelfDistribution(channels, 8, generator=draw),
     "asd_centred": lambda channels, draw: SelfDistribution(channels, centred=True, generator=draw),
 }
 """Shifts of activations that depend on them, by name."""
@@ -128,6 +129,8 @@ class Recipe:
         check_known("trainable", self.trainable, ("", "layer", "channel"))
         check_known("nonlinearity", self.nonlinearity, NONLINEARITIES)
         Threshold(self.threshold)
+        if isinstance(self.keep, str):
+            raise ValueError(f"`keep` must be a tuple of patterns, got {self.keep!r}.")
         if self.padding_value not in (-1, 0, 1):
             raise ValueError(f"`padding_value` must be −1, 0 or +1, got {self.padding_value}.")
 
@@ -185,7 +188,7 @@ RECIPES: dict[str, Recipe] = {
         shift="asd",
         nonlinearity="hardtanh",
     ),
-    "sd_bnn_imagenet": Recipe(weights="wsd", estimator="approx_sign", shift="asd"),
+    "sd_bnn_imagenet": Recipe(weights="wsd", estimator="approx_sign", shift="asd_8"),
     "unbalanced": Recipe(weights="xnor", threshold=0.3, trainable="channel"),
 }
 """The systems by name: Hubara et al. (2016), Rastegari et al. (2016), Liu et al. (2018), Qin et al.

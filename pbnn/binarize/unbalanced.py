@@ -112,7 +112,10 @@ class Threshold(nn.Module):
     ) -> None:
         super().__init__()
         value = torch.as_tensor(start, dtype=torch.get_default_dtype()).detach().clone()
-        value = value.reshape(-1).expand(channels or value.numel()).clone()
+        value = value.reshape(-1)
+        if len(value) not in (1, channels or len(value)):
+            raise ValueError(f"`start` must have 1 or {channels} elements, got {len(value)}.")
+        value = value.expand(channels or len(value)).clone()
         if not bool(torch.isfinite(value).all()):
             raise ValueError(f"`start` must be finite, got {start}.")
         if trainable:

@@ -20,7 +20,7 @@ from pbnn.balance import (
     watch,
     weights_of,
 )
-from pbnn.binarize import BinaryActivation, Threshold, binary_layers, clipped, convert, ede
+from pbnn.binarize import BinaryActivation, Recipe, Threshold, binary_layers, clipped, convert, ede
 from pbnn.functional import hard_sign
 from pbnn.networks import ABNet, BLRNet, PBGNet, binarise
 from pbnn.seeding import generator
@@ -281,3 +281,75 @@ def test_the_deployed_network_is_watched():
     assert list(balance.activations) == ["blocks.0.tail", "blocks.1.tail"]
     share = (model.layers()[0].weight > 0).double().flatten(1).mean(1)
     assert balance.weights["blocks.0"]["entropy"] == pytest.approx(float(entropy(share).mean()))
+
+
+# --- what else may come
+
+
+def test_watches_may_be_nested():
+    model, (x, y) = network().eval(), images()
+    expected = measure(model, [(x, y)], classes=CLASSES)
+    with watch(model) as outer:
+        model(x)
+        assert measure(model, [(x, y)], classes=CLASSES) == expected
+        Flips(model, x).look()
+        model(x)
+    # The outer one sees what the inner ones compute, too.
+    assert outer.layers()["4.activation"]["samples"] == 5 * len(x)
+    assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+def test_images_of_several_sizes_count_by_their_positions():
+    kept = SignStatistics(full=False)
+    kept.update(torch.ones(2, 3, 8, 8))
+    kept.update(-torch.ones(2, 3, 4, 4))
+    assert kept.layer()["share"] == pytest.approx(64 / 80)
+    whole = SignStatistics()
+    whole.update(torch.ones(2, 3, 8, 8))
+    with pytest.raises(ValueError, match="`signs` must have the same shape in all batches"):
+        whole.update(torch.ones(2, 3, 4, 4))
+
+
+def test_an_empty_batch_changes_nothing_and_no_batch_is_refused():
+    signs, labels = signs_and_labels()
+    kept, expected = SignStatistics(CLASSES), SignStatistics(CLASSES)
+    for each in (kept, expected):
+        each.update(signs, labels)
+    kept.update(signs[:0], labels[:0])
+    assert kept.layer() == expected.layer()
+    with pytest.raises(ValueError, match="There are no signs"):
+        SignStatistics().layer()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_counted_exactly(dtype):
+    signs, labels = signs_and_labels(n=300, shape=(3, 20, 20))
+    found, expected = SignStatistics(CLASSES), SignStatistics(CLASSES)
+    found.update(signs.to(dtype), labels)
+    expected.update(signs, labels)
+    assert found.layer() == expected.layer()
+
+
+def test_a_loader_of_inputs_alone_will_do():
+    model, (x, _) = network(), images()
+    data = torch.utils.data.TensorDataset(x)
+    with torch.random.fork_rng(devices=[]):
+        found = measure(model, torch.utils.data.DataLoader(data, batch_size=40))
+    assert found == measure(model, [x])
+
+
+def test_real_weights_have_no_integers_to_make():
+    model, (x, _) = network(Recipe(weights="real")), images()
+    row = measure(model, [x]).activations["4.activation"]
+    assert "output_entropy" not in row
+    assert 0 < row["entropy"] < 1
+
+
+def test_rows_of_a_sequence_are_rows_of_their_sample():
+    with torch.random.fork_rng(devices=[]):
+        model = torch.nn.Sequential(*(torch.nn.Linear(6, 6) for _ in range(3)))
+    model = convert(model, "xnor_net").network
+    x, y = torch.randn(30, 5, 6, generator=generator(0, "x")), torch.arange(30) % CLASSES
+    row = measure(model, [(x, y)], classes=CLASSES).activations["1.activation"]
+    assert (row["channels"], row["samples"]) == (6, 150)
+    assert abs(row["information"]) < 0.1

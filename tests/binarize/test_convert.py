@@ -16,12 +16,14 @@ from pbnn.binarize import (
     BinaryConv2d,
     BinaryLinear,
     Recipe,
+    Threshold,
     after_step,
     binary_layers,
     check_latents,
     convert,
     count_operations,
     set_progress,
+    set_source,
     set_stage,
 )
 from pbnn.functional import hard_sign
@@ -295,3 +297,109 @@ def test_dense_layers_take_recipes_too():
     layer = BinaryLinear(nn.Linear(3, 2), None, None)
     x = torch.rand(4, 3, generator=generator(0, "x"))
     torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
+# --- models of other people
+
+
+def test_a_module_that_stands_in_several_places_is_converted_in_all():
+    relu, inner = nn.ReLU(), nn.Linear(6, 6)
+    chain = [nn.Linear(4, 6), relu, inner, relu, inner, relu, nn.Linear(6, 6), nn.Linear(6, 2)]
+    network, binary, _, replaced = convert(nn.Sequential(*chain), "xnor_net")
+    assert binary == ("2", "6")
+    assert not any(isinstance(module, nn.ReLU) for module in network)
+    assert network[2] is network[4]
+    assert isinstance(network[4], BinaryLinear)
+    assert replaced == {"1": "ReLU by identity"}
+
+
+def test_activations_may_be_kept():
+    chain = [nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2)]
+    network, _, _, replaced = convert(nn.Sequential(*chain), "xnor_net", replace=("1",))
+    assert list(replaced) == ["1"]
+    assert isinstance(network[3], nn.ReLU)
+
+
+def test_the_first_layer_is_one_that_multiplies():
+    class Embedded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.place = nn.Parameter(torch.zeros(4, 4))
+            self.norm = nn.LayerNorm((4, 4))
+            self.stem, self.body, self.scores = (nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self, x):
+            return self.scores(self.body(self.stem(self.norm(x + self.place))))
+
+    network, binary, left, _ = convert(Embedded(), "unbalanced")
+    assert binary == ("body",)
+    assert left["stem"] == "first layer"
+    assert left["scores"] == "last layer"
+    # Rows before the features are rows: thresholds are of features.
+    x = torch.randn(3, 4, 4, generator=generator(0, "x"))
+    assert network(x).shape == (3, 4, 4)
+    one_by_one = torch.stack([network.body(row) for row in x.flatten(0, 1)[:, None]])
+    torch.testing.assert_close(one_by_one.reshape(3, 4, 4), network.body(x))
+
+
+def test_a_layer_alone_can_be_converted():
+    recipe = Recipe(weights="bi_real", first=True, last=True)
+    network = convert(nn.Linear(4, 2), recipe).network
+    assert isinstance(network, BinaryLinear)
+    assert len(network.binary_weight()[0].abs().unique()) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_same_padding_is_that_of_torch(kernel, dilation):
+    layer = nn.Conv2d(2, 3, kernel, padding="same", dilation=dilation)
+    x = torch.rand(2, 2, 7, 6, generator=generator(0, "x"))
+    torch.testing.assert_close(BinaryConv2d(layer, None, None)(x), layer(x))
+    valid = nn.Conv2d(2, 4, kernel, padding="valid", groups=2)
+    torch.testing.assert_close(BinaryConv2d(valid, None, None)(x), valid(x))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_precisions_stay_what_they_are(name, dtype):
+    network = convert(model().to(dtype), RECIPES[name]).network
+    out = network(images().to(dtype))
+    assert out.dtype == dtype
+    assert count_operations(network, (1, 8, 8)).binary > 0
+
+
+def test_modes_of_modules_stay_what_they_were():
+    twin = model().train()
+    twin[2].eval()
+    network = convert(twin, "sd_bnn").network
+    assert [m.training for m in network] == [m.training for m in twin]
+    assert network[4].activation.training
+
+
+def test_asd_reduces_by_16_or_8():
+    for name, inner in (("sd_bnn", 4), ("sd_bnn_imagenet", 8)):
+        twin = mlp((1, 8, 8), (64, 64), generator=generator(0, "mlp"))
+        network = convert(twin, name).network
+        assert network[4].activation.shift.squeeze.out_features == inner
+
+
+def test_drawn_weights_are_given_their_source():
+    network = convert(model(), Recipe(weights="stochastic")).network
+    set_source(network, generator(0, "draws"))
+    first, second = network.train()(images()), network(images())
+    assert not torch.equal(first, second)
+    assert torch.equal(network.eval()(images()), network(images()))
+
+
+def test_patterns_are_a_tuple_and_thresholds_fit_the_channels():
+    with pytest.raises(ValueError, match="`keep` must be a tuple of patterns"):
+        Recipe(keep="*shortcut*")
+    with pytest.raises(ValueError, match="`start` must have 1 or 4 elements, got 3"):
+        Threshold(torch.zeros(3), channels=4)
+
+
+def test_a_filter_of_one_weight_has_a_gradient():
+    network = convert(mlp((1, 1, 1), (1, 1), generator=generator(0, "mlp")), "ir_net").network
+    network(torch.rand(4, 1, 1, 1, generator=generator(0, "x"))).sum().backward()
+    assert torch.isfinite(network[4].weight.grad).all()

@@ -59,7 +59,8 @@ def test_every_claim_has_an_interval_and_a_verdict(finished):
     assert (claims["effect"] <= claims["high"]).all()
     for row in claims.to_dict("records"):
         if row["verdict"] == "inconclusive":
-            assert row["high"] - row["low"] <= 2 * balance_claims.MARGIN or row["seeds"] >= 20
+            (narrow,) = (n for unit, _, n in balance_claims.UNITS.values() if unit == row["unit"])
+            assert row["high"] - row["low"] <= 2 * narrow or row["seeds"] >= 20
 
 
 def test_it_goes_on_from_its_records_and_redraws_the_same(finished, monkeypatch):
@@ -120,7 +121,7 @@ def test_runs_of_a_seed_start_alike():
     assert not torch.equal(first[0], first[1])
 
 
-def test_the_biases_of_hidden_normalisations_alone_are_moved():
+def test_the_biases_of_normalisations_before_signs_alone_are_moved():
     config = activation_balance.Config(preset="quick", datasets=("digits",), seeds=1)
     cells = [
         cell.config for cell in activation_balance.cells_of(config, {"digits": load("digits")})
@@ -128,12 +129,12 @@ def test_the_biases_of_hidden_normalisations_alone_are_moved():
     (cell,) = (cell for cell in cells if cell["method"] == "xnor_net_bias")
     network = balance_runs.network_of(cell, (1, 8, 8), 10)
     biases = [m.bias for m in network.modules() if hasattr(m, "running_mean")]
-    assert [float(bias.mean().detach()) for bias in biases] == pytest.approx([-0.4] * 3 + [0.0])
+    assert [float(bias.mean().detach()) for bias in biases] == pytest.approx([-0.4, -0.4, 0.0, 0.0])
 
 
 def frame_of(differences, measure="accuracy"):
     """Runs of two arms whose paired differences are these."""
-    base = torch.randn(len(differences), generator=generator(0, "base")).numpy()
+    base = 0.5 + 0.2 * torch.rand(len(differences), generator=generator(0, "base")).numpy()
     seeds = range(len(differences))
     ours = pd.DataFrame({"seed": seeds, measure: base + np.asarray(differences)})
     theirs = pd.DataFrame({"seed": seeds, measure: base})
@@ -158,9 +159,9 @@ def test_an_interval_is_that_of_students_test_of_the_pairs():
         ([0.0010, -0.0010, 0.0], {}, "inconclusive"),
         ([0.010, -0.010, 0.0], {}, "needs more seeds"),
         ([0.01, -0.01] * 10, {}, "inconclusive"),  # twenty seeds, and as wide as they are
-        ([0.0010, -0.0010, 0.0005], {"same_if_within": 0.5}, "reproduced"),
-        ([0.010, 0.011, 0.012], {"same_if_within": 0.5}, "not reproduced"),
-        ([0.0050, 0.0052, 0.0048], {"same_if_within": 0.5}, "inconclusive"),
+        ([0.0010, -0.0010, 0.0005], {"same": True}, "reproduced"),
+        ([0.010, 0.011, 0.012], {"same": True}, "not reproduced"),
+        ([0.0050, 0.0052, 0.0048], {"same": True}, "inconclusive"),
         ([0.010], {}, "needs more seeds"),
     ],
 )
@@ -181,6 +182,21 @@ def test_the_best_threshold_is_chosen_by_validation_and_compared_on_the_test():
     (row,) = balance_claims.unbalanced(pd.DataFrame(rows))
     assert "threshold +0.2" in row["claim"]
     assert row["effect"] == pytest.approx(10.0)
+
+
+def test_a_difference_that_an_error_of_two_per_cent_would_notice_is_one():
+    ours, theirs = frame_of([0.0035, 0.0036, 0.0034])
+    theirs["accuracy"] = 0.98
+    ours["accuracy"] = ours["seed"].map({0: 0.9835, 1: 0.9836, 2: 0.9834})
+    row = balance_claims.claim("SD-BNN", "text", ours, theirs, "accuracy", same=True)
+    assert row["verdict"] == "not reproduced"
+    assert row["claim"] == "text, to 0.20"
+
+
+def test_bits_have_a_margin_of_their_own():
+    wide = frame_of([0.02, -0.03, 0.05], "weight_entropy")
+    row = balance_claims.claim("IR-Net", "text", *wide, "weight_entropy")
+    assert row["verdict"] == "needs more seeds"
 
 
 @pytest.mark.parametrize(
