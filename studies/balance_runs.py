@@ -23,12 +23,13 @@ from pbnn.seeding import generator
 from pbnn.training import Augmentation, FitConfig, fit
 
 NETWORKS: dict[str, Callable[..., nn.Sequential]] = BACKBONES | {
+    "lenet_3x3": functools.partial(lenet, kernel=3),
     "small_lenet": functools.partial(lenet, widths=(16, 32), dense=128, kernel=3),
     "small_resnet": functools.partial(
         resnet, widths=(16, 32), blocks=1, around="each", stem_stride=2, averaged=False
     ),
 }
-"""Backbones by name, and two small ones."""
+"""Backbones by name, and smaller ones."""
 
 AT_ONCE = {"cpu": 50}
 """Images at once where nothing is trained, else 500."""
