@@ -67,7 +67,7 @@ ROWS: dict[str, dict[str, list[Row]]] = {
         ],
         "cifar10": [
             PHOTOGRAPH_TRAINING
-            | {"network": "resnet20", "method": m, "epochs": 1, "pretraining": 0, "seeds": 1}
+            | {"network": "resnet20", "method": m, "epochs": 4, "pretraining": 0, "seeds": 1}
             for m in ("ir_net", "sd_bnn")
         ],
         "digits": [
