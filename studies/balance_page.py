@@ -252,7 +252,7 @@ def histogram_figure(frame: pd.DataFrame, curves: dict[str, pd.DataFrame]) -> Fi
         axes.set_xlabel("pre-activation")
         axes.set_xlim(-3, 3)
     label_rows(row, "density, first binary layer")
-    names = ["0.0", str(SHOWN)]
+    names = [f"threshold {threshold:g}" for threshold in (0.0, SHOWN)]
     handle = Line2D([], [], color=GREY, linestyle="--", label="the threshold")
     legend(figure, names, names, [handle], len(panels), lines=True)
     return figure

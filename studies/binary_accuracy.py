@@ -5,9 +5,9 @@ weights of its full-precision twin, trained for an epoch or two. On CIFAR-10 a r
 the recipe of IR-Net and of SD-BNN, to be set beside the published figures. Nothing is chosen on
 test images: recipes were, on the sixth of the training images that is not trained on.
 
-``python studies/binary_accuracy.py --workers 2`` writes reports/binary_accuracy: table.csv with
-operations and bits of parameters, accuracy.md, curves. ``--preset gpu --device cuda`` is the
-published networks and numbers of epochs.
+``python studies/binary_accuracy.py --workers 2`` writes reports/binary_accuracy: table.csv and
+accuracy.md, with operations and bits of parameters, and operations.csv of every backbone.
+``--preset gpu --device cuda`` is the published networks and numbers of epochs.
 """
 
 from __future__ import annotations
@@ -20,15 +20,23 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
-from balance_runs import accuracy, network_of, splits_of, training
+from balance_runs import NETWORKS, accuracy, network_of, splits_of, training
 from common import Places, check_finished, run_all, tasks_of, write_description
 from tabulate import tabulate
 
-from pbnn.binarize import RECIPES, Recipe, binary_layers, check_latents, count_operations
+from pbnn.binarize import (
+    RECIPES,
+    Recipe,
+    binary_layers,
+    check_latents,
+    convert,
+    count_operations,
+)
 from pbnn.data import Task, load
 from pbnn.environment import environment
 from pbnn.files import read_json, write_atomic
 from pbnn.reporting import records_from_csv
+from pbnn.seeding import generator
 from pbnn.study import SCHEMA_VERSION, run_study
 from pbnn.sweep import Cell, cell_key
 
@@ -248,6 +256,32 @@ def draw(folder: Path) -> None:
     print(page)
 
 
+def operations() -> pd.DataFrame:
+    """Operations of an input and bits of parameters, of each backbone and of the binary one."""
+    rows = []
+    for name, image in IMAGES.items():
+        twin = NETWORKS[name](image, generator=generator(0, "operations"))
+        for kind, recipe in (("real", None), ("binary", "binary_net"), ("all binary", ENDS)):
+            network = twin if recipe is None else convert(twin, recipe).network
+            counts = count_operations(network, image)._asdict()
+            rows.append(
+                {"network": name, "image": "x".join(map(str, image)), "kind": kind} | counts
+            )
+    return pd.DataFrame(rows)
+
+
+ENDS = Recipe(weights="clipped", first=True, last=True)
+IMAGES = {
+    "mlp": (1, 28, 28),
+    "lenet": (1, 28, 28),
+    "lenet_3x3": (1, 28, 28),
+    "vgg_small": (3, 32, 32),
+    "resnet20": (3, 32, 32),
+    "resnet18": (3, 32, 32),
+}
+"""Shape of an input of each backbone whose operations are counted."""
+
+
 def study(config: Config) -> Path:
     """Run what is missing, then write every table; returns the folder."""
     folder = config.folder
@@ -258,6 +292,8 @@ def study(config: Config) -> Path:
     tasks, ending = tasks_of(config.datasets, config.data_dir, config.offline)
     folder = Path(f"{folder}{ending}")
     run_all(config, cells_of(config, tasks), run, "after", folder)
+    text = operations().to_csv(index=False, lineterminator="\n")
+    write_atomic(folder / "operations.csv", text)
     write_description(config, NAME, tasks, folder)
     draw(folder)
     return folder

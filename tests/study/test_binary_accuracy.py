@@ -34,6 +34,19 @@ def test_the_table_says_how_accurate_and_how_large(finished):
     assert "±" in (folder / "accuracy.md").read_text(encoding="utf-8")
 
 
+def test_operations_of_every_backbone_are_written(finished):
+    _, folder = finished
+    table = pd.read_csv(folder / "operations.csv").set_index(["network", "kind"])
+    for name in binary_accuracy.IMAGES:
+        real, some, most = (table.loc[name, kind] for kind in ("real", "binary", "all binary"))
+        # A product is one of signs or not, and a weight one bit or 32.
+        assert real["binary"] == 0
+        assert some["binary"] + some["real"] == most["binary"] + most["real"] == real["real"]
+        assert most["parameter_bits"] < some["parameter_bits"] < real["parameter_bits"]
+    # Known from He et al. (2016): 41 million multiplications of ResNet-20.
+    assert table.loc["resnet20", "real"]["real"] == pytest.approx(41e6, rel=0.02)
+
+
 def test_it_goes_on_from_its_records(finished, monkeypatch):
     config, folder = finished
     before = (folder / "accuracy.md").read_bytes()
