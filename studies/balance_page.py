@@ -68,9 +68,9 @@ def page_of(
         f"Batches of {first['batch']}, Adam, peak learning rate {first['learning_rate']:g}. A "
         "sixth of the training images is for choices; the test images are used once, for these "
         "figures. In all networks the first and the last layer are real. Accuracy in per cent, "
-        "mean ± standard deviation over seeds; the balance is that of 2000 validation images, a "
-        "mean over the binary layers, and flips are signs of weights from one eighth of the "
-        "training to the next (docs/balance.md says what each figure is).\n",
+        "mean ± standard deviation over seeds; the balance is that of the first 2000 validation "
+        "images, a mean over the binary layers, and flips are signs of weights from one eighth of "
+        "the training to the next (docs/balance.md says what each figure is).\n",
         "## Claims\n",
         "Differences of runs that share a seed, their start and their batches; 95% intervals by "
         "Student's law, one claim at a time: of seeds, on these test images. ASD reduces the 16 "
@@ -80,7 +80,7 @@ def page_of(
     for (dataset, network), group in rows.groupby(["dataset", "network"], sort=False):
         base = BASES[str(network)]
         of = frame[(frame["dataset"] == dataset) & (frame["network"] == network)]
-        about_it = f"{about['sources'][dataset]}; {of['epochs'].min()} epochs.\n"
+        about_it = f"{about['sources'][dataset]}; epochs: {of['epochs'].min()}.\n"
         parts += [f"## {dataset}, {network}\n", about_it, balance_table(group) + "\n"]
         long = of[of["method"] == f"{base}_long"]
         if len(long):
@@ -113,24 +113,24 @@ def claims_table(claims: pd.DataFrame) -> str:
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
 
 
-LABELS = {
-    "share": "+1",
-    "entropy": "entropy",
-    "entropy_pooled": "pooled",
-    "instance_std": "instance",
-    "dead": "dead",
-    "alive": "alive",
-    "flip": "flips",
-    "information": "I(b;Y)",
-    "information_shuffled": "shuffled",
-    "correlation": "corr.",
-    "effective_rank": "rank",
-    "output_entropy": "output",
-    "output_shift": "shift",
-    "weight_entropy": "w. entropy",
-    "weight_quantisation_error": "w. error",
-}
-"""Headings of the balance, by figure."""
+SHOWN_FIGURES = (
+    "share",
+    "entropy",
+    "entropy_pooled",
+    "instance_std",
+    "dead",
+    "alive",
+    "flip",
+    "information",
+    "information_shuffled",
+    "correlation",
+    "effective_rank",
+    "output_entropy",
+    "output_shift",
+    "weight_entropy",
+    "weight_quantisation_error",
+)
+"""Figures of the balance, by the names of docs/balance.md."""
 
 
 def balance_table(group: pd.DataFrame) -> str:
@@ -141,9 +141,15 @@ def balance_table(group: pd.DataFrame) -> str:
         accuracy = f"{100 * row['accuracy']:.2f}"
         if row["seeds"] > 1:
             accuracy += f" ± {100 * row['accuracy_std']:.2f}"
-        cells = ["" if pd.isna(row.get(n)) else f"{row[n]:.3f}" for n in LABELS]
+        cells = ["" if pd.isna(row.get(n)) else f"{row[n]:.3f}" for n in SHOWN_FIGURES]
         rows.append([row["method"], threshold, row["seeds"], accuracy, *cells])
-    headers = ["", "threshold", "seeds", "accuracy", *LABELS.values()]
+    headers = [
+        "",
+        "threshold",
+        "seeds",
+        "accuracy",
+        *(name.replace("_", " ") for name in SHOWN_FIGURES),
+    ]
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
 
 

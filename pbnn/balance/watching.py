@@ -51,7 +51,10 @@ class Watcher:
         calls = self._calls[name] = self._calls.get(name, -1) + 1
         if calls % self.every:
             return
-        signs = result if isinstance(result, Tensor) else result.mean.double()
+        known = isinstance(result, Tensor)
+        signs = result if known else result.mean.double()
+        if self.full and known and not bool((signs.abs() == 1).all()):
+            raise ValueError(f"Results of {name!r} must be ±1, or moments with a `mean`.")
         if name not in self.statistics:
             self.statistics[name] = SignStatistics(self.classes, full=self.full)
         kept = self.statistics[name]
@@ -133,7 +136,10 @@ def intercepted(
     wrapped = []
     try:
         for name, module in model.named_modules():
-            for method in getattr(module, "sign_methods", ()):
+            methods = getattr(module, "sign_methods", ())
+            if isinstance(methods, str):
+                raise ValueError(f"`sign_methods` of {name!r} must be a tuple, got {methods!r}.")
+            for method in methods:
                 # On the instance, where it hides the method of the class, or what hid it before.
                 wrapped.append((module, method, module.__dict__.get(method)))
                 module.__dict__[method] = shown(name or ".", module, getattr(module, method))
@@ -199,16 +205,31 @@ def measure(
     >>> sorted(balance.activations), balance.weights["4"]["channels"]
     (['4.activation'], 8.0)
     """
+    batches_seen = 0
     with evaluating(model), watch(model, classes=classes, full=True) as watcher:
         for batch in batches:
             x, watcher.labels = (*batch, None)[:2] if isinstance(batch, Sequence) else (batch, None)
-            if classes and watcher.labels is None:
-                raise ValueError("`classes` must be 0 without labels, got batches of inputs.")
+            if classes:
+                _check_labels(watcher.labels, classes)
             (forward or model)(x)
+            batches_seen += 1
+    if not batches_seen:
+        raise ValueError("`batches` must hold some, got none.")
     if not watcher.statistics:
-        raise ValueError("`model` must have layers that make signs, and `batches` some.")
+        raise ValueError("`model` must have layers that make signs, with `sign_methods`.")
     channels = {name: kept.channels() for name, kept in watcher.statistics.items()}
     return Balance(watcher.layers(), weights_of(model), channels)
+
+
+def _check_labels(labels: Tensor | None, classes: int) -> None:
+    """Refuse labels that are no classes."""
+    if labels is None:
+        raise ValueError("`classes` must be 0 without labels, got batches of inputs.")
+    if labels.ndim != 1 or bool(((labels < 0) | (labels >= classes)).any()):
+        raise ValueError(
+            f"Labels must be one class of 0 to {classes - 1} a sample, got shape "
+            f"{tuple(labels.shape)} from {labels.min().item():g} to {labels.max().item():g}."
+        )
 
 
 def weights_of(model: nn.Module) -> dict[str, dict[str, float]]:

@@ -132,5 +132,5 @@ class StochasticWeights(ClippedWeights):
         if not self.training:
             return hard_sign(weight)
         if self.source is None:
-            raise ValueError("`source` must be a generator for drawn weights, got None.")
+            raise ValueError("`source` must be a generator for drawn weights: call `set_source`.")
         return stochastic_sign(weight, self.source)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from collections.abc import Collection
 from fnmatch import fnmatch
 from typing import NamedTuple
 
@@ -51,6 +53,7 @@ def convert(
     *,
     layers: tuple[str, ...] | None = None,
     replace: tuple[str, ...] | None = None,
+    example: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Converted:
     """A binary copy of an ordinary model: each dense layer and convolution binarises its inputs.
@@ -71,6 +74,9 @@ def convert(
     replace : tuple of str, optional
         Which activations that are never negative to replace; by default all, also those before
         layers that stay real.
+    example : Tensor, optional
+        Some inputs, to notice a layer whose inputs are never negative, as behind a ``relu`` that is
+        called in a ``forward``.
     generator : torch.Generator, optional
         A CPU generator for what a recipe draws (ASD); of seed 0 by default.
 
@@ -83,6 +89,11 @@ def convert(
     ValueError
         For an unknown recipe, a named layer that is not there or cannot be binarised, latents that
         are not finite, or if no layer is left to be made binary.
+
+    Warns
+    -----
+    UserWarning
+        Naming the layers whose signs of the `example` all are +1.
 
     Examples
     --------
@@ -101,9 +112,9 @@ def convert(
         raise ValueError("`model` must be an ordinary model, got one with binary layers.")
     generator = generator or torch.Generator().manual_seed(0)
     found = {name or ".": m for name, m in network.named_modules() if _has_weights(m)}
-    for name in layers or ():
-        if name not in found:
-            raise ValueError(f"`layers` must name layers of the model, got {name!r}.")
+    never = [n for n, m in network.named_modules() if isinstance(m, NEVER_NEGATIVE)]
+    _check_names("layers", layers, found, "layers")
+    _check_names("replace", replace, never, "activations that are never negative")
     order = [name for name, module in found.items() if isinstance(module, MULTIPLYING)]
     reasons = {name: _reason(name, m, order, recipe, layers) for name, m in found.items()}
     for name in layers or ():
@@ -125,7 +136,47 @@ def convert(
             new[id(module)] = NONLINEARITIES[recipe.nonlinearity]().train(module.training)
             replaced[name] = f"{type(module).__name__} by {recipe.nonlinearity}"
     left = {name: reason for name, reason in reasons.items() if reason}
-    return Converted(_with(network, new), binary, left, replaced)
+    converted = Converted(_with(network, new), binary, left, replaced)
+    if example is not None:
+        _warn_of_constants(converted.network, example)
+    return converted
+
+
+def _check_names(
+    argument: str, names: tuple[str, ...] | None, known: Collection[str], what: str
+) -> None:
+    if isinstance(names, str):
+        raise ValueError(f"`{argument}` must be a tuple of names, got {names!r}.")
+    for name in names or ():
+        if name not in known:
+            raise ValueError(f"`{argument}` must name {what} of the model, got {name!r}.")
+
+
+@torch.no_grad()
+def _warn_of_constants(network: nn.Module, example: Tensor) -> None:
+    constant = []
+
+    def look(name: str, activation: BinaryActivation, given: tuple[Tensor, ...]) -> None:
+        if bool((activation.margin(given[0]) >= 0).all()):
+            constant.append(name)
+
+    layers = [(n, layer.activation) for n, layer in binary_layers(network).items()]
+    hooks = [
+        activation.register_forward_pre_hook(lambda a, given, n=name: look(n, a, given))
+        for name, activation in layers
+        if activation is not None
+    ]
+    modes = {module: module.training for module in network.modules()}
+    try:
+        network.eval()(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes.items():
+            module.training = training
+    if constant:
+        text = "is a ReLU called in a `forward`? Make it a module, or remove it."
+        warnings.warn(f"All signs that enter {constant} are +1: {text}", stacklevel=3)
 
 
 MULTIPLYING = (nn.Linear, nn.Bilinear, nn.RNNBase, nn.modules.conv._ConvNd)

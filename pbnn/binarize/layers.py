@@ -86,6 +86,10 @@ class _BinaryLayer(nn.Module):
         """What the binary weights, or others, make of known inputs."""
         raise NotImplementedError
 
+    def extra_repr(self) -> str:
+        """The shape of the weights, and whether they are real for now."""
+        return f"{tuple(self.weight.shape)}" + (", real weights" if self.real_weights else "")
+
 
 class BinaryLinear(_BinaryLayer):
     """A dense layer of binary weights, its inputs binarised first.

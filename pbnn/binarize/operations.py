@@ -42,6 +42,11 @@ def count_operations(network: nn.Module, image: tuple[int, ...]) -> Operations:
     image : tuple of int
         Shape of an input, without the batch.
 
+    Raises
+    ------
+    ValueError
+        If the network has no such layers, as networks of random weights have none.
+
     Examples
     --------
     >>> count_operations(nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False)), (1, 2, 2))
@@ -50,15 +55,21 @@ def count_operations(network: nn.Module, image: tuple[int, ...]) -> Operations:
     counts = {"binary": 0, "real": 0}
     bits = {id(p): 32 * p.numel() for p in network.parameters()}
 
-    def count(module: nn.Module, _: object, out: Tensor) -> None:
+    def count(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
         weight: Tensor = module.weight  # type: ignore[assignment]
-        # Each number of the output is one filter's product.
-        products = out[0].numel() * math.prod(weight.shape[1:])
+        # Each number of the output is one filter's product; transposed, each of the input.
+        transposed = getattr(module, "transposed", False)
+        numbers = given[0][0].numel() if transposed else out[0].numel()
+        products = numbers * math.prod(weight.shape[1:])
         binary = _binary_weights(module) and module.activation is not None
         counts["binary" if binary else "real"] += products
 
-    kinds = (nn.Linear, nn.Conv2d, _BinaryLayer)
+    kinds = (nn.Linear, nn.modules.conv._ConvNd, _BinaryLayer)
     layers = [module for module in network.modules() if isinstance(module, kinds)]
+    if not layers:
+        raise ValueError(
+            f"`network` must have dense or convolutional layers, got a {type(network).__name__}."
+        )
     for layer in layers:
         if _binary_weights(layer):
             bits[id(layer.weight)] = layer.weight.numel()

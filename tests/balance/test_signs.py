@@ -353,3 +353,32 @@ def test_rows_of_a_sequence_are_rows_of_their_sample():
     row = measure(model, [(x, y)], classes=CLASSES).activations["1.activation"]
     assert (row["channels"], row["samples"]) == (6, 150)
     assert abs(row["information"]) < 0.1
+
+
+class Odd(torch.nn.Module):
+    sign_methods = ("forward",)
+
+    def forward(self, x):
+        return (x > 0).float()
+
+
+def test_what_is_neither_1_nor_minus_1_is_no_sign():
+    with pytest.raises(ValueError, match="Results of '0' must be ±1"):
+        measure(torch.nn.Sequential(Odd()), [torch.randn(9, 2, generator=generator(0, "x"))])
+    odd = Odd()
+    odd.sign_methods = "forward"
+    with pytest.raises(ValueError, match="`sign_methods` of '' must be a tuple"), watch(odd):
+        pass
+
+
+@pytest.mark.parametrize(
+    "labels", [torch.tensor([-1, 1] * 20), torch.full((40,), 3), torch.eye(40, 3).long()]
+)
+def test_labels_are_classes(labels):
+    with pytest.raises(ValueError, match="Labels must be one class of 0 to 2 a sample"):
+        measure(network(), [(images()[0], labels)], classes=CLASSES)
+
+
+def test_no_batches_are_refused():
+    with pytest.raises(ValueError, match="`batches` must hold some, got none"):
+        measure(network(), [])

@@ -403,3 +403,43 @@ def test_a_filter_of_one_weight_has_a_gradient():
     network = convert(mlp((1, 1, 1), (1, 1), generator=generator(0, "mlp")), "ir_net").network
     network(torch.rand(4, 1, 1, 1, generator=generator(0, "x"))).sum().backward()
     assert torch.isfinite(network[4].weight.grad).all()
+
+
+def test_a_relu_in_a_forward_is_noticed_on_an_example():
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c, self.d = (nn.Linear(4, 4) for _ in range(4))
+
+        def forward(self, x):
+            return self.d(self.c(self.b(self.a(x).relu())))
+
+    x = torch.randn(20, 4, generator=generator(0, "x"))
+    with pytest.warns(UserWarning, match=r"All signs that enter \['b'\] are \+1"):
+        network = convert(Hidden(), "xnor_net", example=x).network
+    assert network.training
+    convert(model(), "xnor_net", example=images())  # without a warning
+
+
+def test_names_are_checked():
+    with pytest.raises(ValueError, match=r"`replace` must name activations .*, got 'relu1'"):
+        convert(model(), "xnor_net", replace=("relu1",))
+    for argument in ("layers", "replace"):
+        with pytest.raises(ValueError, match=f"`{argument}` must be a tuple of names, got '4'"):
+            convert(model(), "xnor_net", **{argument: "4"})
+
+
+def test_operations_of_every_convolution_are_counted():
+    one = nn.Conv1d(2, 3, 3, bias=False)
+    assert count_operations(one, (2, 10)).real == 8 * 3 * 2 * 3
+    up = nn.ConvTranspose2d(2, 3, 3, bias=False)
+    assert count_operations(up, (2, 5, 5)).real == 25 * 2 * 3 * 9
+    with pytest.raises(ValueError, match="`network` must have dense or convolutional layers"):
+        count_operations(nn.BatchNorm2d(2), (2, 5, 5))
+
+
+def test_a_layer_says_what_it_is():
+    network = convert(model(), "xnor_net").network
+    assert "(8, 4, 3, 3)" in repr(network[4])
+    set_stage(network, "activations")
+    assert "real weights" in repr(network[4])
