@@ -71,11 +71,11 @@ ROWS: dict[str, dict[str, list[Row]]] = {
     "cpu": {
         "mnist": [
             DIGITS_TRAINING
-            | {"network": "lenet_3x3", "method": "fully_binary", "epochs": 18, "pretraining": 1}
+            | {"network": "lenet_3x3", "method": "fully_binary", "epochs": 16, "pretraining": 1}
         ],
         "cifar10": [
             PHOTOGRAPH_TRAINING
-            | {"network": "resnet20", "method": m, "epochs": 4, "pretraining": 0, "seeds": 1}
+            | {"network": "resnet20", "method": m, "epochs": 3, "pretraining": 0, "seeds": 1}
             for m in ("ir_net", "sd_bnn")
         ],
         "digits": [
