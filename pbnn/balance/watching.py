@@ -63,7 +63,9 @@ class Watcher:
         if labels is not None and len(signs) > len(labels) > 0:
             # Several rows of units a sample, as of a sequence.
             labels = labels.repeat_interleave(len(signs) // len(labels))
-        kept.update(signs, labels, margin, getattr(module, "slope", None))
+        # A slope may cost more than all the rest, such as EDE's hyperbolic tangent.
+        slope = getattr(module, "slope", None) if self.full else None
+        kept.update(signs, labels, margin, slope)
         if self.full and layer is not None and has_signs(layer) and not layer.real_weights:
             weight = layer.signs()
             fan_in = weight[0].numel()

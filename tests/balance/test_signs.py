@@ -131,7 +131,7 @@ def test_memory_does_not_grow_with_the_data():
 def test_alive_units_are_within_1_of_their_threshold():
     x = 2 * torch.randn(50, 6, generator=generator(0, "x"))
     activation = BinaryActivation(lambda x: ede(x, 2.0), Threshold(0.7))
-    with watch(activation) as watcher:
+    with watch(activation, full=True) as watcher:
         activation(x)
     row = watcher.layers()["."]
     assert row["alive"] == pytest.approx(float(((x - 0.7).abs() <= 1).double().mean()))
