@@ -12,7 +12,6 @@ and balance.md, the claims of the papers with their verdicts in claims.csv, and 
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -102,7 +101,7 @@ def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
                         "method": method,
                         "threshold": recipe.threshold if recipe else None,
                         "norm_bias": 0.0,
-                        "recipe": recipe and dataclasses.asdict(recipe),
+                        "recipe": recipe and recipe.to_dict(),
                         "after": None,
                     }
                     | more

@@ -12,7 +12,6 @@ accuracy.md, with operations and bits of parameters, and operations.csv of every
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +146,7 @@ def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
         shared = {"dataset": dataset, "threads": config.threads, "device": config.device}
         shared |= {"splits": splits_of(task).hashes(task), "norm_bias": 0.0, "after": None}
         for row in ROWS[config.preset].get(dataset, ROWS["cpu"]["digits"]):
-            recipe = dataclasses.asdict(RECIPE[row["method"]])
+            recipe = RECIPE[row["method"]].to_dict()
             cell = shared | row | {"recipe": recipe}
             for seed in range(min(config.seeds, cell.pop("seeds", config.seeds))):
                 mine = cell | {"seed": seed}

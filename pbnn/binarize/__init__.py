@@ -1,5 +1,6 @@
 """Binarisers of networks whose weights are known: one file a paper, freely combined by a recipe."""
 
+from pbnn.binarize.abc_net import ABCActivation, ABCWeights, base_scales, weight_bases
 from pbnn.binarize.bi_real_net import BiRealWeights, approx_sign
 from pbnn.binarize.binary_net import (
     ClippedWeights,
@@ -32,6 +33,8 @@ __all__ = [
     "RECIPES",
     "SHIFTS",
     "WEIGHTS",
+    "ABCActivation",
+    "ABCWeights",
     "BiRealWeights",
     "BinaryActivation",
     "BinaryConv2d",
@@ -51,6 +54,7 @@ __all__ = [
     "XNORWeights",
     "after_step",
     "approx_sign",
+    "base_scales",
     "binary_layers",
     "check_latents",
     "clipped",
@@ -68,4 +72,5 @@ __all__ = [
     "share_of_ones",
     "standardised",
     "stochastic_sign",
+    "weight_bases",
 ]

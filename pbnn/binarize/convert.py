@@ -160,11 +160,11 @@ def _warn_of_constants(network: nn.Module, example: Tensor) -> None:
         if bool((activation.margin(given[0]) >= 0).all()):
             constant.append(name)
 
-    layers = [(n, layer.activation) for n, layer in binary_layers(network).items()]
     hooks = [
-        activation.register_forward_pre_hook(lambda a, given, n=name: look(n, a, given))
-        for name, activation in layers
-        if activation is not None
+        part.register_forward_pre_hook(lambda a, given, n=name: look(n, a, given))
+        for name, layer in binary_layers(network).items()
+        for part in layer.modules()
+        if isinstance(part, BinaryActivation)
     ]
     modes = {module: module.training for module in network.modules()}
     try:
@@ -175,6 +175,7 @@ def _warn_of_constants(network: nn.Module, example: Tensor) -> None:
         for module, training in modes.items():
             module.training = training
     if constant:
+        constant = list(dict.fromkeys(constant))
         text = "is a ReLU called in a `forward`? Make it a module, or remove it."
         warnings.warn(f"All signs that enter {constant} are +1: {text}", stacklevel=3)
 
@@ -226,7 +227,7 @@ def _channels(layer: nn.Module) -> int:
     return int(channels)  # type: ignore[arg-type]
 
 
-def _binary(layer: nn.Module, recipe: Recipe, activation: BinaryActivation | None) -> _BinaryLayer:
+def _binary(layer: nn.Module, recipe: Recipe, activation: nn.Module | None) -> _BinaryLayer:
     weight: Tensor = layer.weight  # type: ignore[assignment]
     binariser = recipe.binariser(weight)
     if isinstance(layer, nn.Conv2d):

@@ -55,7 +55,7 @@ class _BinaryLayer(nn.Module):
         self,
         layer: nn.Module,
         binariser: SignWeights | None,
-        activation: BinaryActivation | None,
+        activation: nn.Module | None,
     ) -> None:
         super().__init__()
         self.weight = layer.weight  # type: ignore[assignment]
@@ -132,7 +132,7 @@ class BinaryConv2d(_BinaryLayer):
         self,
         layer: nn.Conv2d,
         binariser: SignWeights | None,
-        activation: BinaryActivation | None,
+        activation: nn.Module | None,
         padding_value: float = 0.0,
     ) -> None:
         super().__init__(layer, binariser, activation)

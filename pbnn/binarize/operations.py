@@ -21,7 +21,7 @@ class Operations(NamedTuple):
     real : int
         Multiplications of which a factor is real, each with its addition; those of weights only.
     parameter_bits : int
-        1 for each binary weight, 32 for every other parameter.
+        1 for each binary weight and base, 32 for every other parameter.
     """
 
     binary: int
@@ -62,6 +62,9 @@ def count_operations(network: nn.Module, image: tuple[int, ...]) -> Operations:
         numbers = given[0][0].numel() if transposed else out[0].numel()
         products = numbers * math.prod(weight.shape[1:])
         binary = _binary_weights(module) and module.activation is not None
+        # Each base of the weights meets each of the activations.
+        products *= getattr(getattr(module, "binariser", None), "bases", 1)
+        products *= len(getattr(getattr(module, "activation", None), "scales", [1]))
         counts["binary" if binary else "real"] += products
 
     kinds = (nn.Linear, nn.modules.conv._ConvNd, _BinaryLayer)
@@ -72,7 +75,8 @@ def count_operations(network: nn.Module, image: tuple[int, ...]) -> Operations:
         )
     for layer in layers:
         if _binary_weights(layer):
-            bits[id(layer.weight)] = layer.weight.numel()
+            bases = getattr(layer.binariser, "bases", 1)
+            bits[id(layer.weight)] = bases * layer.weight.numel()
     hooks = [layer.register_forward_hook(count) for layer in layers]
     modes = {module: module.training for module in network.modules()}
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 from torch import Generator, Size, Tensor, nn
 
+from pbnn.binarize.abc_net import ABCActivation, ABCWeights, base_shifts
 from pbnn.binarize.bi_real_net import BiRealWeights, approx_sign
 from pbnn.binarize.binary_net import (
     ClippedWeights,
@@ -56,6 +58,7 @@ WEIGHTS: dict[str, Callable[[Size, Any], SignWeights]] = {
     "bi_real": BiRealWeights,
     "libra": LibraWeights,
     "wsd": WSDWeights,
+    "abc": ABCWeights,
 }
 """Weight binarisers by name."""
 
@@ -85,6 +88,10 @@ class Recipe:
         Whether a threshold is trained, and for whom.
     shift : str
         One of `SHIFTS`, or "".
+    weight_bases : int
+        M of "abc" weights; others have one.
+    activation_bases : int, optional
+        N of `ABCActivation`, with thresholds and a gradient of its own; one plain sign without.
     first, last : bool
         Whether the first layer's weights, and the last layer's weights and inputs, are binary too.
         The first layer's inputs are real.
@@ -115,6 +122,8 @@ class Recipe:
     threshold: float = 0.0
     trainable: str = ""
     shift: str = ""
+    weight_bases: int = 1
+    activation_bases: int | None = None
     first: bool = False
     last: bool = False
     nonlinearity: str = "identity"
@@ -129,6 +138,13 @@ class Recipe:
         check_known("trainable", self.trainable, ("", "layer", "channel"))
         check_known("nonlinearity", self.nonlinearity, NONLINEARITIES)
         Threshold(self.threshold)
+        base_shifts(self.weight_bases)
+        if self.weight_bases > 1 and self.weights != "abc":
+            raise ValueError(f"`weight_bases` must be 1 for {self.weights!r} weights.")
+        if self.activation_bases is not None:
+            base_shifts(self.activation_bases)
+            if self.threshold or self.trainable or self.shift:
+                raise ValueError("`activation_bases` have thresholds of their own, got others too.")
         if isinstance(self.keep, str):
             raise ValueError(f"`keep` must be a tuple of patterns, got {self.keep!r}.")
         if self.padding_value not in (-1, 0, 1):
@@ -138,11 +154,15 @@ class Recipe:
         """What makes signs of these weights."""
         if self.weights == "real":
             return None
-        make = WEIGHTS[self.weights]
-        return make(weight.shape, ESTIMATORS[self.weight_estimator]())
+        slope = ESTIMATORS[self.weight_estimator]()
+        if self.weights == "abc":
+            return ABCWeights(weight.shape, slope, self.weight_bases)  # type: ignore[arg-type]
+        return WEIGHTS[self.weights](weight.shape, slope)
 
-    def activation(self, channels: int, generator: Generator) -> BinaryActivation:
+    def activation(self, channels: int, generator: Generator) -> BinaryActivation | ABCActivation:
         """What makes signs of so many channels."""
+        if self.activation_bases is not None:
+            return ABCActivation(self.activation_bases)
         shifts: list[nn.Module] = []
         if self.threshold or self.trainable:
             size = channels if self.trainable == "channel" else None
@@ -153,6 +173,12 @@ class Recipe:
         slope: Any = ESTIMATORS[self.estimator]()
         shift = Together(shifts) if len(shifts) > 1 else shifts[0] if shifts else None
         return BinaryActivation(slope, shift)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, for a key of a run; those of ABC-Net where they are used."""
+        fields = dataclasses.asdict(self)
+        usual = {"weight_bases": 1, "activation_bases": None}
+        return {name: v for name, v in fields.items() if name not in usual or v != usual[name]}
 
 
 class Together(nn.Module):
@@ -190,9 +216,11 @@ RECIPES: dict[str, Recipe] = {
     ),
     "sd_bnn_imagenet": Recipe(weights="wsd", estimator="approx_sign", shift="asd_8"),
     "unbalanced": Recipe(weights="xnor", threshold=0.3, trainable="channel"),
+    "abc_net": Recipe(weights="abc", weight_bases=3, activation_bases=3),
 }
 """The systems by name: Hubara et al. (2016), Rastegari et al. (2016), Liu et al. (2018), Qin et al.
-(2020), Xue et al. (2021) on CIFAR-10 and on ImageNet, Kim et al. (2021) on an XNOR-Net."""
+(2020), Xue et al. (2021) on CIFAR-10 and on ImageNet, Kim et al. (2021) on an XNOR-Net, Lin, Zhao,
+Pan (2017)."""
 
 
 def recipe_named(recipe: str | Recipe) -> Recipe:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pbnn.binarize import identity
+from pbnn.backbones import lenet
+from pbnn.balance import measure
+from pbnn.binarize import Recipe, binary_layers, convert, count_operations, identity
 from pbnn.binarize.abc_net import (
     ABCActivation,
     ABCWeights,
@@ -93,3 +95,49 @@ def test_there_is_a_base(bases):
     for make in (base_shifts, ABCActivation, lambda m: ABCWeights((2, 3), identity, m)):
         with pytest.raises(ValueError, match=f"`bases` must be a positive integer, got {bases}"):
             make(bases)
+
+
+def test_a_recipe_has_its_bases():
+    twin = lenet((1, 8, 8), (4, 8), 16, kernel=3, generator=generator(0, "model"))
+    one = convert(twin, Recipe(weights="abc")).network
+    network = convert(twin, Recipe(weights="abc", weight_bases=3, activation_bases=2)).network
+    assert network[4].binariser.bases == 3
+    assert len(network[4].activation.scales) == 2
+    x = torch.rand(6, 1, 8, 8, generator=generator(0, "x"))
+    # A convolution of sums is the sum of binary convolutions.
+    seen = []
+    network[4].register_forward_hook(lambda module, given, out: seen.append((given[0], out)))
+    network(x)
+    (given, out), layer = seen[0], network[4]
+    signs = weight_bases(layer.weight, 3)
+    scales = base_scales(layer.weight, signs)
+    expected = sum(
+        a * b * torch.nn.functional.conv2d(base(given), s, padding=1)
+        for a, s in zip(scales, signs, strict=True)
+        for b, base in zip(layer.activation.scales, layer.activation.bases, strict=True)
+    )
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-4)
+    single, several = (count_operations(each, (1, 8, 8)) for each in (one, network))
+    assert several.binary == 6 * single.binary
+    assert several.real == single.real
+    more = 2 * sum(layer.weight.numel() for layer in binary_layers(one).values())
+    assert several.parameter_bits == single.parameter_bits + more + 2 * 4 * 32
+
+
+def test_bases_of_a_recipe_are_checked():
+    for field in ("weight_bases", "activation_bases"):
+        with pytest.raises(ValueError, match="`bases` must be a positive integer, got 0"):
+            Recipe(weights="abc", **{field: 0})
+    with pytest.raises(ValueError, match="`weight_bases` must be 1 for 'xnor' weights"):
+        Recipe(weights="xnor", weight_bases=2)
+    with pytest.raises(ValueError, match="`activation_bases` have thresholds of their own"):
+        Recipe(activation_bases=2, threshold=0.3)
+
+
+def test_the_signs_of_every_base_are_watched():
+    twin = lenet((1, 8, 8), (4, 8), 16, kernel=3, generator=generator(0, "model"))
+    network = convert(twin, "abc_net").network
+    balance = measure(network, [torch.rand(6, 1, 8, 8, generator=generator(0, "x"))])
+    shares = [balance.activations[f"4.activation.bases.{n}"]["share"] for n in range(3)]
+    # Their thresholds rise.
+    assert shares == sorted(shares, reverse=True)

@@ -37,7 +37,7 @@ def gradient(binariser, weight, outer):
     return found
 
 
-@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("name", sorted(set(WEIGHTS) - {"abc"}))  # a sum of several
 def test_every_binariser_gives_signs_times_one_scale_a_filter(name):
     weight = normal(5, 4, 3, 3)
     binariser = WEIGHTS[name](weight.shape, clipped).eval()

@@ -54,7 +54,7 @@ def test_the_recipes_are_those_of_the_code(frame):
             continue
         recipe = dataclasses.replace(recipe, threshold=row["threshold"])
         stored = {k: tuple(v) if isinstance(v, list) else v for k, v in row["recipe"].items()}
-        assert stored == dataclasses.asdict(recipe)
+        assert stored == recipe.to_dict()
 
 
 def test_tables_and_claims_follow_from_the_records(frame):
