@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from balance_page import draw
 from balance_runs import run, splits_of
-from common import Places, check_finished, run_all, tasks_of, write_description
+from common import Places, carry_out
 from recipes_studied import BASES, CHECK, METHODS, NETWORKS_OF, budget, recipe_of
 
 from pbnn.data import Task
@@ -115,17 +115,7 @@ def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
 
 def study(config: Config) -> Path:
     """Run what is missing, then write every table and figure; returns the folder."""
-    folder = config.folder
-    if config.redraw:
-        check_finished(folder)
-        draw(folder)
-        return folder
-    tasks, ending = tasks_of(config.datasets, config.data_dir, config.offline)
-    folder = Path(f"{folder}{ending}")
-    run_all(config, cells_of(config, tasks), run, "after", folder)
-    write_description(config, NAME, tasks, folder)
-    draw(folder)
-    return folder
+    return carry_out(config, NAME, cells_of, run, "after", draw)
 
 
 if __name__ == "__main__":

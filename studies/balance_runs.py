@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import loaded
 from torch import Tensor, nn
 
 from pbnn.augmentation import AffineRange, random_affine, random_crop
@@ -16,7 +17,7 @@ from pbnn.backbones import BACKBONES, lenet, resnet
 from pbnn.balance import Flips, evaluating, measure, watch, weights_of
 from pbnn.baselines import Classifier
 from pbnn.binarize import Recipe, after_step, check_latents, convert, set_progress
-from pbnn.data import Splits, Task, load, published_split, split
+from pbnn.data import Splits, Task, published_split, split
 from pbnn.environment import environment
 from pbnn.objectives import RiskObjective
 from pbnn.seeding import generator
@@ -52,16 +53,9 @@ def run(
     progress: bool,
 ) -> dict[str, Any]:
     """A record: accuracies, balance of the signs before, while and after training, times."""
-    torch.set_num_threads(cell["threads"])
-    task = load(cell["dataset"], data_dir, offline=offline)
-    parts = splits_of(task)
-    if parts.hashes(task) != cell["splits"]:
-        raise ValueError(f"`splits` must be those of the data, got others for {task.name}.")
-    x, y, valid, valid_label, test, label = (
-        torch.from_numpy(values[index]).to(device)
-        for index in (parts.certification[: cell["images"] or None], parts.prior, parts.test)
-        for values in (task.x, task.y)
-    )
+    task, points = loaded(cell, splits_of, data_dir, offline, device)
+    x, y = (values[: cell["images"] or None] for values in points.certification)
+    (valid, valid_label), (test, label) = points.prior, points.test
     network = network_of(cell, tuple(x.shape[1:]), int(task.y.max()) + 1).to(device)
     began = time.perf_counter()
     looks = Looks(network, valid[:PROBE])

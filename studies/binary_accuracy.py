@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-import torch
 from balance_runs import NETWORKS, accuracy, network_of, splits_of, training
-from common import Places, check_finished, run_all, tasks_of, write_description
+from common import Places, carry_out, loaded
 from tabulate import tabulate
 
 from pbnn.binarize import (
@@ -31,7 +30,7 @@ from pbnn.binarize import (
     convert,
     count_operations,
 )
-from pbnn.data import Task, load
+from pbnn.data import Task
 from pbnn.environment import environment
 from pbnn.files import read_json, write_atomic
 from pbnn.reporting import records_from_csv
@@ -163,16 +162,9 @@ def run(
     progress: bool,
 ) -> dict[str, Any]:
     """A record: accuracies, operations and bits of parameters, the curve of the training."""
-    torch.set_num_threads(cell["threads"])
-    task = load(cell["dataset"], data_dir, offline=offline)
-    parts = splits_of(task)
-    if parts.hashes(task) != cell["splits"]:
-        raise ValueError(f"`splits` must be those of the data, got others for {task.name}.")
-    x, y, valid, valid_label, test, label = (
-        torch.from_numpy(values[index]).to(device)
-        for index in (parts.certification[: cell["images"] or None], parts.prior, parts.test)
-        for values in (task.x, task.y)
-    )
+    task, points = loaded(cell, splits_of, data_dir, offline, device)
+    x, y = (values[: cell["images"] or None] for values in points.certification)
+    (valid, valid_label), (test, label) = points.prior, points.test
     image, classes = tuple(x.shape[1:]), int(task.y.max()) + 1
     network = network_of(cell, image, classes).to(device)
     began = time.perf_counter()
@@ -281,21 +273,15 @@ IMAGES = {
 """Shape of an input of each backbone whose operations are counted."""
 
 
-def study(config: Config) -> Path:
-    """Run what is missing, then write every table; returns the folder."""
-    folder = config.folder
-    if config.redraw:
-        check_finished(folder)
-        draw(folder)
-        return folder
-    tasks, ending = tasks_of(config.datasets, config.data_dir, config.offline)
-    folder = Path(f"{folder}{ending}")
-    run_all(config, cells_of(config, tasks), run, "after", folder)
+def write_operations(_: list[dict[str, Any]], folder: Path) -> None:
+    """Write operations.csv, of every backbone."""
     text = operations().to_csv(index=False, lineterminator="\n")
     write_atomic(folder / "operations.csv", text)
-    write_description(config, NAME, tasks, folder)
-    draw(folder)
-    return folder
+
+
+def study(config: Config) -> Path:
+    """Run what is missing, then write every table; returns the folder."""
+    return carry_out(config, NAME, cells_of, run, "after", draw, write_operations)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import torch
 from certified_page import draw
 from certified_priors import COLOUR, LARGE, TINY, check_listed
 from certified_runs import run, splits_of
-from common import Places, check_finished, run_all, tasks_of, write_description
+from common import Places, carry_out
 
 from pbnn.data import Task
 from pbnn.files import write_json
@@ -227,22 +227,15 @@ def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
     return cells
 
 
-def study(config: Config) -> Path:
-    """Run what is missing, then write every table and figure; returns the folder."""
-    folder = config.folder
-    if config.redraw:
-        check_finished(folder)
-        draw(folder)
-        return folder
-    tasks, ending = tasks_of(config.datasets, config.data_dir, config.offline)
-    folder = Path(f"{folder}{ending}")
-    cells = cells_of(config, tasks)
-    records = run_all(config, cells, run, "prior_training", folder)
+def write_certificates(records: list[dict[str, Any]], folder: Path) -> None:
+    """Write certificates.json, by the keys of their runs."""
     certificates = {r["key"]: r["certificates"] for r in records if r["certificates"]}
     write_json(folder / "certificates.json", {"schema_version": 1} | certificates)
-    write_description(config, NAME, tasks, folder)
-    draw(folder)
-    return folder
+
+
+def study(config: Config) -> Path:
+    """Run what is missing, then write every table and figure; returns the folder."""
+    return carry_out(config, NAME, cells_of, run, "prior_training", draw, write_certificates)
 
 
 if __name__ == "__main__":

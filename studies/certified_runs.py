@@ -27,15 +27,15 @@ from certified_records import (
     provenance_of,
     result_of,
 )
+from common import loaded
 from torch import Tensor
 
 from pbnn.bounds import exact, monte_carlo
 from pbnn.certificates import certify_gibbs, certify_one
-from pbnn.data import Splits, Task, load, published_split, split
+from pbnn.data import Splits, Task, published_split, split
 from pbnn.environment import environment
 from pbnn.inputs import CANONICAL, Points
 from pbnn.layers import freeze_statistics
-from pbnn.methods import points_of
 from pbnn.networks import BinaryNetwork, binarise
 from pbnn.seeding import generator
 from pbnn.training import checkpoint_bytes
@@ -48,13 +48,8 @@ def run(
 
     A run with the network of a prior training finds it in the folder `kept`, by its key.
     """
-    torch.set_num_threads(cell["threads"])
-    task = load(cell["dataset"], data_dir, offline=offline)
-    parts = splits_of(task, cell)
-    if parts.hashes(task) != cell["splits"]:
-        raise ValueError(f"`splits` must be those of the data, got others for {task.name}.")
+    task, points = loaded(cell, lambda task: splits_of(task, cell), data_dir, offline, device)
     began = time.perf_counter()
-    points = points_of(task, parts, device)
     result = NETWORKS[cell["network"]](cell, points, kept, progress)
     result["seconds"]["all"] = time.perf_counter() - began
     data = {"source": task.source, "sha256": task.sha256, "splits": cell["splits"]}

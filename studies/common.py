@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
-from pbnn.data import DataUnavailable, Task, embedded_twin, load
+from pbnn.data import DataUnavailable, Splits, Task, embedded_twin, load
 from pbnn.files import write_json
+from pbnn.inputs import Points
+from pbnn.methods import points_of
 from pbnn.reporting import write_curves_csv, write_records_csv, write_timings_csv
 from pbnn.study import describe
 from pbnn.sweep import Cell, run_cells
@@ -61,6 +63,50 @@ def tasks_of(
         return tasks, ""
     print("Nothing is left: the 8x8 digits of scikit-learn instead. NOT MNIST.\n")
     return {"digits": load(embedded_twin(names[0]))}, "_digits"
+
+
+def loaded(
+    cell: dict[str, Any],
+    split_up: Callable[[Task], Splits],
+    data_dir: Path | None,
+    offline: bool,
+    device: str,
+) -> tuple[Task, Points]:
+    """The data of a cell in its parts, on the device and with the threads that it names."""
+    torch.set_num_threads(cell["threads"])
+    task = load(cell["dataset"], data_dir, offline=offline)
+    parts = split_up(task)
+    if parts.hashes(task) != cell["splits"]:
+        raise ValueError(f"`splits` must be those of the data, got others for {task.name}.")
+    return task, points_of(task, parts, device)
+
+
+def carry_out(
+    config: Any,
+    name: str,
+    cells_of: Callable[[Any, dict[str, Task]], list[Cell]],
+    run: Callable[..., dict[str, Any]],
+    needs: str,
+    draw: Callable[[Path], None],
+    also: Callable[[list[dict[str, Any]], Path], None] | None = None,
+) -> Path:
+    """Run what is missing, write it down, `also` what a study has besides, and draw; the folder.
+
+    A configuration that only redraws does no more than that.
+    """
+    folder: Path = config.folder
+    if config.redraw:
+        check_finished(folder)
+        draw(folder)
+        return folder
+    tasks, ending = tasks_of(config.datasets, config.data_dir, config.offline)
+    folder = Path(f"{folder}{ending}")
+    records = run_all(config, cells_of(config, tasks), run, needs, folder)
+    if also is not None:
+        also(records, folder)
+    write_description(config, name, tasks, folder)
+    draw(folder)
+    return folder
 
 
 def run_all(

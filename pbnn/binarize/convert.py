@@ -20,6 +20,7 @@ from pbnn.binarize.layers import (
     BinaryLinear,
     _BinaryLayer,
     binary_layers,
+    evaluating,
 )
 from pbnn.binarize.recipes import NONLINEARITIES, Recipe, recipe_named
 
@@ -166,14 +167,12 @@ def _warn_of_constants(network: nn.Module, example: Tensor) -> None:
         for part in layer.modules()
         if isinstance(part, BinaryActivation)
     ]
-    modes = {module: module.training for module in network.modules()}
     try:
-        network.eval()(example)
+        with evaluating(network):
+            network(example)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes.items():
-            module.training = training
     if constant:
         constant = list(dict.fromkeys(constant))
         text = "is a ReLU called in a `forward`? Make it a module, or remove it."

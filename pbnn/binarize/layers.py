@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import torch.nn.functional as F
@@ -45,7 +48,19 @@ class BinaryActivation(nn.Module):
         return sign_with_slope(self.margin(x), self.slope)
 
 
-class _BinaryLayer(nn.Module):
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """In evaluation mode until the block ends, then each module in the mode it was in."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+class _BinaryLayer(nn.Module, ABC):
     """What dense and convolutional layers share; parameters keep the names of the real layer."""
 
     weight: nn.Parameter
@@ -82,9 +97,9 @@ class _BinaryLayer(nn.Module):
         """Pre-activations."""
         return self.product(x if self.activation is None else self.activation(x))
 
+    @abstractmethod
     def product(self, signs: Tensor, weight: Tensor | None = None) -> Tensor:
         """What the binary weights, or others, make of known inputs."""
-        raise NotImplementedError
 
     def extra_repr(self) -> str:
         """The shape of the weights, and whether they are real for now."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pbnn.binarize.layers import _BinaryLayer
+from pbnn.binarize.layers import _BinaryLayer, evaluating
 
 
 class Operations(NamedTuple):
@@ -78,14 +78,12 @@ def count_operations(network: nn.Module, image: tuple[int, ...]) -> Operations:
             bases = getattr(layer.binariser, "bases", 1)
             bits[id(layer.weight)] = bases * layer.weight.numel()
     hooks = [layer.register_forward_hook(count) for layer in layers]
-    modes = {module: module.training for module in network.modules()}
     try:
-        network.eval()(next(network.parameters()).new_zeros(1, *image))
+        with evaluating(network):
+            network(next(network.parameters()).new_zeros(1, *image))
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes.items():
-            module.training = training
     return Operations(**counts, parameter_bits=sum(bits.values()))
 
 
