@@ -143,6 +143,40 @@ class RiskObjective(LossObjective):
         return loss, self.loss.risk(output, y).mean().detach()
 
 
+class PenalisedObjective(Objective):
+    r"""Another objective plus a term of the network alone, such as a supervision of its weights.
+
+    Parameters
+    ----------
+    objective : Objective
+        Its network, checks and curve are this one's.
+    term : callable
+        Gives a scalar to be added, without arguments, at each step.
+    """
+
+    def __init__(self, objective: Objective, term: Callable[[], Tensor]) -> None:
+        super().__init__()
+        self.objective, self.term = objective, term
+
+    @property
+    def network(self) -> Any:  # type: ignore[override]
+        """That of the objective."""
+        return self.objective.network
+
+    def check(self, x: Tensor, y: Tensor) -> None:
+        """As the objective does."""
+        self.objective.check(x, y)
+
+    def value(self, risk: float) -> dict[str, float]:
+        """The objective's figures."""
+        return self.objective.value(risk)
+
+    def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
+        """The objective's loss plus the term, and its risk."""
+        loss, risk = self.objective(x, y, kl_weight)
+        return loss + self.term(), risk
+
+
 class BoundObjective(LossObjective):
     r"""Catoni's bound, uniform in its learned C, as a training loss.
 

@@ -12,14 +12,26 @@ and balance.md, the claims of the papers with their verdicts in claims.csv, and 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from balance_bases import write_costs
 from balance_page import draw
 from balance_runs import run, splits_of
 from common import Places, carry_out
-from recipes_studied import BASES, CHECK, METHODS, NETWORKS_OF, budget, recipe_of
+from recipes_studied import (
+    AXES,
+    BASES,
+    CHECK,
+    METHODS,
+    MOST_BASES,
+    NETWORKS_OF,
+    bases,
+    budget,
+    recipe_of,
+)
 
 from pbnn.data import Task
 from pbnn.study import run_study
@@ -45,6 +57,8 @@ class Config(Places):
     """Of small_lenet and small_resnet."""
     thresholds: tuple[float, ...] | None = None
     """Of the XNOR-Net and the Bi-Real-Net; 0 is always among them."""
+    bases: tuple[int, ...] = (1, 3, 5)
+    """M and N, bases of the weights and of the activations of an ABC-Net."""
     seeds: int | None = None
     """Runs of each row; by default 5 (full) or 2."""
     out: Path | None = None
@@ -53,7 +67,11 @@ class Config(Places):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (("datasets", {*DATASETS}), ("networks", {*NETWORKS_OF})):
+        for name, known in (
+            ("datasets", {*DATASETS}),
+            ("networks", {*NETWORKS_OF}),
+            ("bases", {*range(1, MOST_BASES + 1)}),
+        ):
             if odd := set(getattr(self, name)) - known:
                 raise ValueError(f"`{name}` must be among {sorted(known)}, got {sorted(odd)}.")
             if not (got := getattr(self, name)) or len({*got}) < len(got):
@@ -72,7 +90,7 @@ class Config(Places):
     def folder(self) -> Path:
         """Where to write: the full preset as it is, is the committed report."""
         usual = Config(preset=self.preset)
-        chosen = ("datasets", "networks", "thresholds", "seeds", "device")
+        chosen = ("datasets", "networks", "thresholds", "bases", "seeds", "device")
         part = any(getattr(self, name) != getattr(usual, name) for name in chosen)
         ending = ("_quick" if self.preset == "quick" else "") + ("_part" if part else "")
         return self.out or REPORTS / f"{NAME}{ending}"
@@ -89,6 +107,9 @@ def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
             base = BASES[network]
             swept: list[Arm] = [(base, threshold, {}) for threshold in config.swept]
             others: list[Arm] = [(m, 0.0, more) for m, more in NETWORKS_OF[network].items()]
+            for m, n in itertools.product(config.bases, repeat=2) if network in AXES else ():
+                others.append((bases(m, n), 0.0, AXES[network]))
+            keys: dict[Any, str] = {}
             if CHECK[config.preset]:
                 others.append((f"{base}_long", 0.0, CHECK[config.preset]))
             for method, threshold, more in swept + others:
@@ -109,13 +130,18 @@ def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
                 count = min(seeds, cell.pop("seeds", seeds))
                 for seed in range(count):
                     mine = cell | {"seed": seed}
-                    cells.append(Cell(cell_key(mine, {"sha256": task.sha256}), mine))
+                    if mine["after"]:
+                        mine["after"] = keys[mine["after"], seed]
+                    key = cell_key(mine, {"sha256": task.sha256})
+                    if not threshold:
+                        keys[method, seed] = key
+                    cells.append(Cell(key, mine))
     return cells
 
 
 def study(config: Config) -> Path:
     """Run what is missing, then write every table and figure; returns the folder."""
-    return carry_out(config, NAME, cells_of, run, "after", draw)
+    return carry_out(config, NAME, cells_of, run, "after", draw, write_costs)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
-from recipes_studied import BASES
+from recipes_studied import BASES, RATES, bases, noisy
 from scipy import stats
 
 COLUMNS = (
@@ -23,7 +24,8 @@ def claims_of(frame: pd.DataFrame) -> pd.DataFrame:
     rows = [
         {"dataset": dataset, "network": network} | row
         for (dataset, network), group in frame.groupby(["dataset", "network"], sort=False)
-        for row in (*unbalanced(group), *libra(group), *self_distribution(group))
+        for claims in (unbalanced, libra, self_distribution, several_bases, supervised, reactive)
+        for row in claims(group)
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -88,9 +90,61 @@ def self_distribution(group: pd.DataFrame) -> Iterator[dict[str, Any]]:
     yield claim("SD-BNN", text, arms["asd"], arms["centred"], "accuracy")
 
 
+def several_bases(group: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Lin et al. (2017): more bases of the weights, and of the activations, are more accurate."""
+    runs = group[group["method"].str.startswith("abc_net_")]
+    sizes = sorted({*runs["method"].str.removeprefix("abc_net_").str.split("x").explode()}, key=int)
+    for fewer, more in itertools.pairwise(sizes):
+        for other in sizes:
+            for name, kind, arms in (
+                ("M", "N", [bases(int(m), int(other)) for m in (more, fewer)]),
+                ("N", "M", [bases(int(other), int(n)) for n in (more, fewer)]),
+            ):
+                ours, theirs = (runs[runs["method"] == arm] for arm in arms)
+                text = f"{name} = {more} beats {name} = {fewer}, at {kind} = {other}"
+                yield claim("ABC-Net", text, ours, theirs, "accuracy")
+
+
+def supervised(group: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Han et al. (2020): a mapping supervised by noisy signs against plain fine-tuning."""
+    base = BASES[group["network"].iloc[0]]
+    plain, free = (group[group["method"] == m] for m in (f"{base}_tuned", "noisy_off"))
+    arms = {rate: group[group["method"] == noisy(rate)] for rate in RATES}
+    if not len(plain) or not all(map(len, arms.values())):
+        return
+    system = "noisy supervision"
+    for rate, arm in arms.items():
+        text = f"rate {rate:g}: fewer signs of weights flip than in plain fine-tuning"
+        yield claim(system, text, arm, plain, "flip", lower=True)
+    for rate, arm in arms.items():
+        yield claim(system, f"rate {rate:g} beats plain fine-tuning", arm, plain, "accuracy")
+    best = max(RATES[1:], key=lambda rate: float(arms[rate]["validation"].mean()))
+    text = f"rate {best:g}, best by validation, beats rate 0"
+    yield claim(system, text, arms[best], arms[0.0], "accuracy")
+    if len(free):
+        text = "the mapping without supervision: fewer signs flip than in plain fine-tuning"
+        yield claim(system, text, free, plain, "flip", lower=True)
+        text = "the mapping without supervision beats plain fine-tuning"
+        yield claim(system, text, free, plain, "accuracy")
+
+
+def reactive(group: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Liu et al. (2020): RSign, RPReLU and a teacher, on a Bi-Real-Net."""
+    plain = group[(group["method"] == "bi_real_net") & (group["threshold"] == 0)]
+    taught, labelled = (group[group["method"] == m] for m in ("react_net", "react_net_labels"))
+    if not all(map(len, (plain, taught, labelled))):
+        return
+    yield claim("ReActNet", "ReActNet beats Bi-Real-Net", taught, plain, "accuracy")
+    text = "RSign and RPReLU, trained by labels, beat Bi-Real-Net"
+    yield claim("ReActNet", text, labelled, plain, "accuracy")
+    text = "the distributional loss beats labels"
+    yield claim("ReActNet", text, taught, labelled, "accuracy")
+
+
 UNITS = {
     "accuracy": ("points of accuracy", 100.0, 0.5),
     "weight_entropy": ("bit", 1.0, 0.005),
+    "flip": ("per cent of the signs", 100.0, 0.5),
     "weight_quantisation_error": ("of the squared norm", 1.0, 0.005),
 }
 """Unit of a measure, the factor to it, and half the widest interval that may be inconclusive."""

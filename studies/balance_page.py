@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from balance_bases import draw_costs
 from balance_claims import RUN, claims_of, interval
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -25,7 +26,7 @@ def draw(folder: Path) -> None:
     """Write table.csv, claims.csv, balance.md and the figures of a finished study."""
     about = read_json(folder / "study.json", "study description", SCHEMA_VERSION)
     records = records_from_csv(folder / "records.csv")
-    frame = pd.DataFrame([{"key": r["key"]} | r["config"] | r["measures"] for r in records])
+    frame = frame_of(records)
     curves = {r["key"]: pd.DataFrame(r["curve"]) for r in curves_from_csv(folder / "curves.csv")}
     claims, rows = claims_of(frame), table_of(frame)
     for name, table in (("table", rows), ("claims", claims)):
@@ -37,7 +38,14 @@ def draw(folder: Path) -> None:
     save(lambda: entropy_figure(rows), folder / "entropy_accuracy")
     save(lambda: layers_figure(frame, curves), folder / "layers")
     save(lambda: histogram_figure(frame, curves), folder / "preactivations")
+    draw_costs(frame, folder)
     print(page)
+
+
+def frame_of(records: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row for each run: its key and configuration, and from ``training_error`` on measures."""
+    about = pd.DataFrame([{"key": record["key"]} | record["config"] for record in records])
+    return about.join(pd.DataFrame([record["measures"] for record in records]))
 
 
 def table_of(frame: pd.DataFrame) -> pd.DataFrame:

@@ -10,16 +10,26 @@ from typing import Any
 
 import torch
 from common import loaded
+from recipes_studied import KEPT
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pbnn.augmentation import AffineRange, random_affine, random_crop
 from pbnn.backbones import BACKBONES, lenet, resnet
 from pbnn.balance import Flips, evaluating, measure, watch, weights_of
 from pbnn.baselines import Classifier
-from pbnn.binarize import Recipe, after_step, check_latents, convert, set_progress
+from pbnn.binarize import (
+    Recipe,
+    after_step,
+    check_latents,
+    convert,
+    set_progress,
+    supervision,
+)
 from pbnn.data import Splits, Task, published_split, split
+from pbnn.distillation import DistributionalObjective
 from pbnn.environment import environment
-from pbnn.objectives import RiskObjective
+from pbnn.objectives import Objective, PenalisedObjective, RiskObjective
 from pbnn.seeding import generator
 from pbnn.training import Augmentation, FitConfig, fit
 
@@ -52,14 +62,23 @@ def run(
     device: str,
     progress: bool,
 ) -> dict[str, Any]:
-    """A record: accuracies, balance of the signs before, while and after training, times."""
+    """A record: accuracies, balance of the signs before, while and after training, times.
+
+    A run that comes after another finds its network in the folder `kept`, by its key.
+    """
     task, points = loaded(cell, splits_of, data_dir, offline, device)
     x, y = (values[: cell["images"] or None] for values in points.certification)
     (valid, valid_label), (test, label) = points.prior, points.test
-    network = network_of(cell, tuple(x.shape[1:]), int(task.y.max()) + 1).to(device)
+    image, classes = tuple(x.shape[1:]), int(task.y.max()) + 1
+    before = load_file(kept / f"{cell['after']}.safetensors") if cell["after"] else None
+    teacher = None
+    if cell.get("role") == "teacher":
+        teacher = network_of(cell | {"recipe": None}, image, classes, before).to(device).eval()
+        before = None
+    network = network_of(cell, image, classes, before).to(device)
     began = time.perf_counter()
     looks = Looks(network, valid[:PROBE])
-    curve = training(cell, network, x, y, looks, progress)
+    curve = training(cell, network, x, y, looks, progress, teacher)
     seconds = {"training": time.perf_counter() - began - looks.seconds, "looks": looks.seconds}
     check_latents(network)
     measures: dict[str, Any] = {
@@ -70,7 +89,7 @@ def run(
     rows = looks.rows
     if looks.watched:
         few = valid[:MEASURED], valid_label[:MEASURED]
-        more, final = balance_of(network, *few, classes=int(task.y.max()) + 1)
+        more, final = balance_of(network, *few, classes=classes)
         measures |= more | looks.flips()
         rows += final + histograms(network, valid[:PROBE])
     seconds["all"] = time.perf_counter() - began
@@ -80,7 +99,11 @@ def run(
     kept_rows = [row | {"y": float(f"{row['y']:.6g}")} for row in rows if row["y"] == row["y"]]
     measures = {name: value for name, value in measures.items() if value == value}
     curve = kept_rows if cell["seed"] == 0 else []
-    return {"measures": measures, "curve": curve, "data": data} | about
+    record = {"measures": measures, "curve": curve, "data": data} | about
+    if cell["method"] in KEPT and not cell["threshold"]:
+        state = {name: value.contiguous() for name, value in network.state_dict().items()}
+        record["files"] = {"safetensors": save(state)}
+    return record
 
 
 SHIFTS = AffineRange(rotation=0.08, scale=0.05, shear=0.05, shift=1 / 18)
@@ -101,10 +124,20 @@ def splits_of(task: Task) -> Splits:
     return cut(task, prior=1 / 6)
 
 
-def network_of(cell: dict[str, Any], image: tuple[int, ...], classes: int) -> nn.Module:
-    """The network of a cell at its start, the same in all cells of a seed but for their recipe."""
+def network_of(
+    cell: dict[str, Any],
+    image: tuple[int, ...],
+    classes: int,
+    before: dict[str, Tensor] | None = None,
+) -> nn.Module:
+    """The network of a cell at its start, the same in all cells of a seed but for their recipe.
+
+    The state of a trained network, real or binary, makes it start there.
+    """
     draw = generator(cell["seed"], "start")
     network: nn.Module = NETWORKS[cell["network"]](image, classes=classes, generator=draw)
+    if before is not None:
+        network.load_state_dict(before)
     if cell["recipe"] is not None:
         options = {n: tuple(v) if isinstance(v, list) else v for n, v in cell["recipe"].items()}
         draw = generator(cell["seed"], "shifts")
@@ -135,8 +168,9 @@ def training(
     y: Tensor,
     looks: Looks | None,
     progress: bool,
+    teacher: nn.Module | None = None,
 ) -> list[dict[str, float]]:
-    """Train a network by cross-entropy; the curve of the fit."""
+    """Train a network by cross-entropy, or by a teacher's probabilities; the curve of the fit."""
 
     def each_step(share: float) -> None:
         after_step(network)
@@ -155,7 +189,7 @@ def training(
         frozen_from=cell["frozen_from"],
     )
     return fit(
-        RiskObjective(Classifier(network), "cross_entropy"),
+        objective_of(cell, network, teacher),
         x,
         y,
         config,
@@ -164,6 +198,17 @@ def training(
         after_step=each_step,
         progress=f"{cell['method']} {cell['seed']}" if progress else None,
     )
+
+
+def objective_of(cell: dict[str, Any], network: nn.Module, teacher: nn.Module | None) -> Objective:
+    """What the training minimises."""
+    if teacher is not None:
+        return DistributionalObjective(Classifier(network), teacher)
+    objective = RiskObjective(Classifier(network), "cross_entropy")
+    if (rate := cell.get("noise")) is None:
+        return objective
+    strength = cell["strength"]
+    return PenalisedObjective(objective, lambda: strength * supervision(network, rate, rate))
 
 
 class Looks:

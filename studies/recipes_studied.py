@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 from pbnn.binarize import RECIPES, Recipe
@@ -27,6 +28,9 @@ METHODS: dict[str, Recipe | None] = {
     "sd_bnn_no_asd": SD,
     "sd_bnn_constant": replace(SD, threshold=-0.5),
     "sd_bnn_centred": replace(RECIPES["sd_bnn"], shift="asd_centred"),
+    "react_net": RECIPES["react_net"],
+    "react_net_labels": RECIPES["react_net"],
+    "bi_real_net_tuned": RECIPES["bi_real_net"],
 }
 """Systems and their arms.
 
@@ -35,12 +39,40 @@ METHODS: dict[str, Recipe | None] = {
 - ``_moving``: batch statistics move to the end of the training;
 - ``_trained``: a threshold a channel, from 0.3;
 - ``_no_libra``: plain signs of weights;
-- ``_no_asd``: no shift; ``_constant``: a shift of +0.5; ``_centred``: 2σ − 1.
+- ``_no_asd``: no shift; ``_constant``: a shift of +0.5; ``_centred``: 2σ − 1;
+- ``_labels``: trained by the labels, not by a teacher's probabilities;
+- ``_tuned``: trained on, from the network trained at threshold 0;
+- ``noisy_``: the same by a learned mapping, supervised at that rate of noise; ``_off``: by nothing;
+- ``abc_net_MxN``: with M bases of the weights and N of the activations.
 """
+MOST_BASES = 9
+RATES = (0.0, 0.05, 0.1, 0.2)
+"""Of noise, of both signs."""
+
+
+def noisy(rate: float) -> str:
+    """The arm of this rate of noise."""
+    return f"noisy_{rate:g}"
+
+
+def bases(weights: int, activations: int) -> str:
+    """The arm of so many bases."""
+    return f"abc_net_{weights}x{activations}"
+
+
+METHODS |= {noisy(rate): RECIPES["noisy_supervision"] for rate in RATES}
+METHODS["noisy_off"] = RECIPES["noisy_supervision"]
+METHODS |= {
+    bases(m, n): replace(RECIPES["abc_net"], weight_bases=m, activation_bases=n)
+    for m, n in itertools.product(range(1, MOST_BASES + 1), repeat=2)
+}
 
 BASES = {"small_lenet": "xnor_net", "small_resnet": "bi_real_net"}
 """The system whose thresholds are swept, by network."""
 
+TUNED: dict[str, Any] = {"after": "bi_real_net", "role": "start", "learning_rate": 0.005}
+STRENGTH = 0.1
+"""Of the supervision; chosen on validation images, as the learning rate."""
 NETWORKS_OF: dict[str, dict[str, dict[str, Any]]] = {
     "small_lenet": {
         "real": {},
@@ -55,9 +87,22 @@ NETWORKS_OF: dict[str, dict[str, dict[str, Any]]] = {
         "sd_bnn_constant": {},
         "sd_bnn_centred": {},
     },
-    "small_resnet": {"real": {}, "bi_real_net_trained": {}},
+    "small_resnet": {
+        "real": {},
+        "bi_real_net_trained": {},
+        "react_net": {"after": "real", "role": "teacher"},
+        "react_net_labels": {},
+        "bi_real_net_tuned": TUNED,
+        "noisy_off": TUNED,
+        **{noisy(rate): TUNED | {"noise": rate, "strength": STRENGTH} for rate in RATES},
+    },
 }
-"""Other systems on each network, and what else is other than usual."""
+"""Other systems on each network, and what else is other than usual: `after` is the arm whose
+network of the same seed is the start, or the teacher."""
+AXES = {"small_lenet": {"after": "real", "role": "start"}}
+"""Networks whose bases are an axis of the study, and how they are trained."""
+KEPT = {"real", *BASES.values()}
+"""Arms whose networks are kept for those that come after them."""
 
 SHARED: dict[str, Any] = {
     "batch": 128,

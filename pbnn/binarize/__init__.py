@@ -10,20 +10,26 @@ from pbnn.binarize.binary_net import (
     identity,
     stochastic_sign,
 )
-from pbnn.binarize.convert import (
-    Converted,
+from pbnn.binarize.convert import Converted, convert
+from pbnn.binarize.ir_net import EDE, LibraWeights, ede, power_of_two, standardised
+from pbnn.binarize.layers import BinaryActivation, BinaryConv2d, BinaryLinear, binary_layers
+from pbnn.binarize.noisy_supervision import (
+    LearnedWeights,
+    WeightMapping,
+    corrected_loss,
+    supervision,
+)
+from pbnn.binarize.operations import Operations, count_operations
+from pbnn.binarize.react_net import RPReLU
+from pbnn.binarize.recipes import ESTIMATORS, RECIPES, SHIFTS, WEIGHTS, Recipe, recipe_named
+from pbnn.binarize.sd_bnn import SelfDistribution, WSDWeights
+from pbnn.binarize.training import (
     after_step,
     check_latents,
-    convert,
     set_progress,
     set_source,
     set_stage,
 )
-from pbnn.binarize.ir_net import EDE, LibraWeights, ede, power_of_two, standardised
-from pbnn.binarize.layers import BinaryActivation, BinaryConv2d, BinaryLinear, binary_layers
-from pbnn.binarize.operations import Operations, count_operations
-from pbnn.binarize.recipes import ESTIMATORS, RECIPES, SHIFTS, WEIGHTS, Recipe, recipe_named
-from pbnn.binarize.sd_bnn import SelfDistribution, WSDWeights
 from pbnn.binarize.unbalanced import Hardtanh, Threshold, Window, hardtanh, share_of_ones
 from pbnn.binarize.xnor_net import XNORWeights, mean_magnitude
 
@@ -42,14 +48,17 @@ __all__ = [
     "ClippedWeights",
     "Converted",
     "Hardtanh",
+    "LearnedWeights",
     "LibraWeights",
     "Operations",
+    "RPReLU",
     "Recipe",
     "SelfDistribution",
     "SignWeights",
     "StochasticWeights",
     "Threshold",
     "WSDWeights",
+    "WeightMapping",
     "Window",
     "XNORWeights",
     "after_step",
@@ -59,6 +68,7 @@ __all__ = [
     "check_latents",
     "clipped",
     "convert",
+    "corrected_loss",
     "count_operations",
     "ede",
     "hardtanh",
@@ -72,5 +82,6 @@ __all__ = [
     "share_of_ones",
     "standardised",
     "stochastic_sign",
+    "supervision",
     "weight_bases",
 ]

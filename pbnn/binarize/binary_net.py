@@ -99,6 +99,9 @@ class SignWeights(nn.Module):
         signs, scale = sign_with_slope(centred, self.slope), self.scale(centred)
         return signs if scale is None else scale * signs
 
+    def start(self, weight: Tensor) -> None:
+        """Nothing; called by `convert` with the weights that the training starts at."""
+
     def after_step(self, weight: Tensor) -> None:
         """Nothing."""
 

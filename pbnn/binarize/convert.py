@@ -1,18 +1,18 @@
-"""From an ordinary torch model to a binary one, and what its training does besides steps."""
+"""From an ordinary torch model to a binary one."""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from fnmatch import fnmatch
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.utils.hooks import RemovableHandle
 
-from pbnn.binarize.binary_net import StochasticWeights
 from pbnn.binarize.layers import (
     LAYERS,
     BinaryActivation,
@@ -77,7 +77,8 @@ def convert(
         layers that stay real.
     example : Tensor, optional
         Some inputs, to notice a layer whose inputs are never negative, as behind a ``relu`` that is
-        called in a ``forward``.
+        called in a ``forward``, and to see how many channels a replaced activation has: by default
+        those of the last layer or normalisation that the model registers before it.
     generator : torch.Generator, optional
         A CPU generator for what a recipe draws (ASD); of seed 0 by default.
 
@@ -89,7 +90,8 @@ def convert(
     ------
     ValueError
         For an unknown recipe, a named layer that is not there or cannot be binarised, latents that
-        are not finite, or if no layer is left to be made binary.
+        are not finite, an activation of several widths to be replaced by one that has parameters,
+        or if no layer is left to be made binary.
 
     Warns
     -----
@@ -132,10 +134,16 @@ def convert(
         activation = None if name == order[0] else recipe.activation(channels, generator)
         new[id(layer)] = _binary(layer, recipe, activation)
     replaced = {}
-    for name, module in network.named_modules():
-        if isinstance(module, NEVER_NEGATIVE) and (replace is None or name in replace):
-            new[id(module)] = NONLINEARITIES[recipe.nonlinearity]().train(module.training)
-            replaced[name] = f"{type(module).__name__} by {recipe.nonlinearity}"
+    widths = _widths(network, never, example)
+    for name in never if replace is None else replace:
+        module = network.get_submodule(name)
+        made = NONLINEARITIES[recipe.nonlinearity](max(widths[name], default=1))
+        if len(widths[name]) > 1 and next(made.parameters(), None) is not None:
+            got = f"{name!r} with {sorted(widths[name])} channels"
+            raise ValueError(f"Activations with parameters must have one width, got {got}.")
+        like = next(network.parameters())
+        new[id(module)] = made.to(like.device, like.dtype).train(module.training)
+        replaced[name] = f"{type(module).__name__} by {recipe.nonlinearity}"
     left = {name: reason for name, reason in reasons.items() if reason}
     converted = Converted(_with(network, new), binary, left, replaced)
     if example is not None:
@@ -153,7 +161,41 @@ def _check_names(
             raise ValueError(f"`{argument}` must name {what} of the model, got {name!r}.")
 
 
+def _widths(network: nn.Module, names: list[str], example: Tensor | None) -> dict[str, set[int]]:
+    """Channels of activations: as an example shows them, or else of what is registered before."""
+    found: dict[str, set[int]] = {name: set() for name in names}
+    if example is not None:
+        hooks = [
+            network.get_submodule(name).register_forward_hook(
+                lambda module, given, out, n=name: found[n].add(out.shape[1])
+            )
+            for name in names
+        ]
+        _look(network, example, hooks)
+        return found
+    last = 1
+    for name, module in network.named_modules():
+        last = next((n for own in WIDTHS if (n := getattr(module, own, None))), last)
+        if name in found:
+            found[name].add(last)
+    return found
+
+
+WIDTHS = ("out_channels", "out_features", "num_features")
+"""What layers and normalisations call the number of their channels."""
+
+
 @torch.no_grad()
+def _look(network: nn.Module, example: Tensor, hooks: Iterable[RemovableHandle]) -> None:
+    """Show an example to a network with hooks, and remove them."""
+    try:
+        with evaluating(network):
+            network(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def _warn_of_constants(network: nn.Module, example: Tensor) -> None:
     constant = []
 
@@ -167,12 +209,7 @@ def _warn_of_constants(network: nn.Module, example: Tensor) -> None:
         for part in layer.modules()
         if isinstance(part, BinaryActivation)
     ]
-    try:
-        with evaluating(network):
-            network(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    _look(network, example, hooks)
     if constant:
         constant = list(dict.fromkeys(constant))
         text = "is a ReLU called in a `forward`? Make it a module, or remove it."
@@ -229,73 +266,10 @@ def _channels(layer: nn.Module) -> int:
 def _binary(layer: nn.Module, recipe: Recipe, activation: nn.Module | None) -> _BinaryLayer:
     weight: Tensor = layer.weight  # type: ignore[assignment]
     binariser = recipe.binariser(weight)
+    if binariser is not None:
+        binariser.to(weight.device, weight.dtype).start(weight)
     if isinstance(layer, nn.Conv2d):
         made: _BinaryLayer = BinaryConv2d(layer, binariser, activation, recipe.padding_value)
     else:
         made = BinaryLinear(layer, binariser, activation)
     return made.to(weight.device, weight.dtype).train(layer.training)
-
-
-def set_progress(model: nn.Module, share: float) -> None:
-    """Tell every estimator with a schedule where the training is, from 0 to 1.
-
-    Raises
-    ------
-    ValueError
-        If `share` is outside [0, 1].
-    """
-    if not 0 <= share <= 1:
-        raise ValueError(f"`share` must lie in [0, 1], got {share}.")
-    for module in model.modules():
-        if callable(advance := getattr(module, "set_progress", None)):
-            advance(share)
-
-
-@torch.no_grad()
-def after_step(model: nn.Module) -> None:
-    """Clip or centre latent weights where the recipe says so; call it after each step."""
-    for layer in binary_layers(model).values():
-        if layer.binariser is not None:
-            layer.binariser.after_step(layer.weight)
-
-
-def set_stage(model: nn.Module, stage: str) -> None:
-    """Choose the stage of a two-stage training: "activations" (weights still real) or "both".
-
-    References
-    ----------
-    Martinez, Yang, Bulat, Tzimiropoulos (2020). Training binary neural networks with
-    real-to-binary convolutions. https://arxiv.org/abs/2003.11535
-
-    Raises
-    ------
-    ValueError
-        For another stage.
-    """
-    if stage not in ("activations", "both"):
-        raise ValueError(f"`stage` must be 'activations' or 'both', got {stage!r}.")
-    for layer in binary_layers(model).values():
-        layer.real_weights = stage == "activations"
-
-
-def set_source(model: nn.Module, generator: Generator) -> None:
-    """Give weights that are drawn (`StochasticWeights`) a generator on their device."""
-    for layer in binary_layers(model).values():
-        if isinstance(layer.binariser, StochasticWeights):
-            layer.binariser.source = generator
-
-
-def check_latents(model: nn.Module) -> None:
-    """Refuse a network with latent weights that are not finite; waits for a GPU.
-
-    Raises
-    ------
-    ValueError
-        Naming the layer.
-    """
-    for name, layer in binary_layers(model).items():
-        if not bool(torch.isfinite(layer.weight).all()):
-            raise ValueError(
-                f"The latent weights of {name!r} must be finite, got NaN or infinity: lower the "
-                "learning rate."
-            )

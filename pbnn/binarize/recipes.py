@@ -21,6 +21,8 @@ from pbnn.binarize.binary_net import (
 )
 from pbnn.binarize.ir_net import EDE, LibraWeights
 from pbnn.binarize.layers import BinaryActivation
+from pbnn.binarize.noisy_supervision import LearnedWeights
+from pbnn.binarize.react_net import RPReLU
 from pbnn.binarize.sd_bnn import SelfDistribution, WSDWeights
 from pbnn.binarize.unbalanced import Threshold, Window
 from pbnn.binarize.xnor_net import XNORWeights
@@ -59,6 +61,7 @@ WEIGHTS: dict[str, Callable[[Size, Any], SignWeights]] = {
     "libra": LibraWeights,
     "wsd": WSDWeights,
     "abc": ABCWeights,
+    "learned": LearnedWeights,
 }
 """Weight binarisers by name."""
 
@@ -95,7 +98,7 @@ class Recipe:
     first, last : bool
         Whether the first layer's weights, and the last layer's weights and inputs, are binary too.
         The first layer's inputs are real.
-    nonlinearity : {"identity", "hardtanh"}
+    nonlinearity : {"identity", "hardtanh", "rprelu"}
         What takes the place of activations that are never negative, whose signs all are +1.
     padding_value : {0, −1, +1}
         Around images of signs.
@@ -194,11 +197,12 @@ class Together(nn.Module):
         return total
 
 
-NONLINEARITIES: dict[str, Callable[[], nn.Module]] = {
-    "identity": nn.Identity,
-    "hardtanh": nn.Hardtanh,
+NONLINEARITIES: dict[str, Callable[[int], nn.Module]] = {
+    "identity": lambda channels: nn.Identity(),
+    "hardtanh": lambda channels: nn.Hardtanh(),
+    "rprelu": RPReLU,
 }
-"""What takes the place of activations that are never negative."""
+"""What takes the place of activations that are never negative, by name; of so many channels."""
 
 RECIPES: dict[str, Recipe] = {
     "binary_net": Recipe(weights="clipped"),
@@ -217,10 +221,14 @@ RECIPES: dict[str, Recipe] = {
     "sd_bnn_imagenet": Recipe(weights="wsd", estimator="approx_sign", shift="asd_8"),
     "unbalanced": Recipe(weights="xnor", threshold=0.3, trainable="channel"),
     "abc_net": Recipe(weights="abc", weight_bases=3, activation_bases=3),
+    "noisy_supervision": Recipe(weights="learned", estimator="approx_sign"),
+    "react_net": Recipe(
+        weights="bi_real", estimator="approx_sign", trainable="channel", nonlinearity="rprelu"
+    ),
 }
 """The systems by name: Hubara et al. (2016), Rastegari et al. (2016), Liu et al. (2018), Qin et al.
 (2020), Xue et al. (2021) on CIFAR-10 and on ImageNet, Kim et al. (2021) on an XNOR-Net, Lin, Zhao,
-Pan (2017)."""
+Pan (2017), Han et al. (2020) on a Bi-Real-Net, Liu et al. (2020)."""
 
 
 def recipe_named(recipe: str | Recipe) -> Recipe:

@@ -30,13 +30,18 @@ METADATA: Mapping[str, dict[str, Any]] = {
 
 
 def make_panels(
-    count: int, heights: Sequence[float], height: float, *, share: bool = True
+    count: int,
+    heights: Sequence[float],
+    height: float,
+    *,
+    share: bool = True,
+    across: int | None = None,
 ) -> tuple[Figure, list[list[Axes]]]:
-    """A figure with bands of three or four panels; for each of `heights`, its axes in order.
+    """A figure with bands of three or four panels, or `across`; of `heights`, their axes in order.
 
     All panels of the first height `share` their vertical axis.
     """
-    across = count if count <= 4 else 3
+    across = across or (count if count <= 4 else 3)
     bands = -(-count // across)
     width = NARROW if count == 1 else WIDE
     figure = Figure(figsize=(width, 0.75 + bands * height), layout="constrained")

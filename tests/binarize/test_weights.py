@@ -40,7 +40,7 @@ def gradient(binariser, weight, outer):
 @pytest.mark.parametrize("name", sorted(set(WEIGHTS) - {"abc"}))  # a sum of several
 def test_every_binariser_gives_signs_times_one_scale_a_filter(name):
     weight = normal(5, 4, 3, 3)
-    binariser = WEIGHTS[name](weight.shape, clipped).eval()
+    binariser = WEIGHTS[name](weight.shape, clipped).double().eval()
     binary, scale = binariser(weight), binariser.scale(binariser.centred(weight))
     signs = binary / (1 if scale is None else scale)
     assert set(signs.unique().tolist()) == {-1.0, 1.0}

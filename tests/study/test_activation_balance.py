@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import activation_balance
+import balance_bases
 import balance_claims
 import balance_runs
 import numpy as np
@@ -25,8 +26,10 @@ def finished(tmp_path_factory):
         patch.setitem(recipes_studied.SHARED, "batch", 64)
         folder = tmp_path_factory.mktemp("study")
         config = activation_balance.Config(
-            preset="quick", datasets=("digits",), thresholds=(0.4,), out=folder, offline=True
-        )
+            preset="quick", datasets=("digits",), thresholds=(0.4,), bases=(1, 2),
+            out=folder, offline=True,
+        )  # fmt: skip
+        patch.setattr(balance_bases, "ROUNDS", 2)
         activation_balance.study(config)
         yield config, folder
 
@@ -38,6 +41,7 @@ def test_the_table_has_a_row_for_each_arm_and_the_columns_asked_for(finished):
     first += ["entropy", "dead", "flip", "information"]
     assert list(table.columns[: len(first)]) == first
     arms = [(m, n) for n, others in recipes_studied.NETWORKS_OF.items() for m in others]
+    arms += [(recipes_studied.bases(m, n), "small_lenet") for m in (1, 2) for n in (1, 2)]
     bases = [(base, n) for n, base in recipes_studied.BASES.items()]
     assert sorted(zip(table["method"], table["network"], strict=True)) == sorted(arms + 2 * bases)
     assert (table["seeds"] == 2).all()
@@ -54,7 +58,8 @@ def test_every_claim_has_an_interval_and_a_verdict(finished):
     claims = pd.read_csv(folder / "claims.csv")
     names = {"system", "claim", "effect", "low", "high", "seeds", "verdict"}
     assert names <= set(claims.columns)
-    assert set(claims["system"]) == {"unbalanced", "IR-Net", "SD-BNN"}
+    systems = {"unbalanced", "IR-Net", "SD-BNN", "ABC-Net", "noisy supervision", "ReActNet"}
+    assert set(claims["system"]) == systems
     assert (claims["low"] <= claims["effect"]).all()
     assert (claims["effect"] <= claims["high"]).all()
     for row in claims.to_dict("records"):

@@ -21,8 +21,7 @@ ACCURACY = REPORTS / "binary_accuracy"
 
 @pytest.fixture(scope="module")
 def frame():
-    records = records_from_csv(BALANCE / "records.csv")
-    return pd.DataFrame([{"key": r["key"]} | r["config"] | r["measures"] for r in records])
+    return balance_page.frame_of(records_from_csv(BALANCE / "records.csv"))
 
 
 def test_it_is_the_default_study():

@@ -1,0 +1,79 @@
+"""Learning from a real-valued teacher's probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pbnn.objectives import Objective, check_classes
+from pbnn.scores import error_of_means
+
+
+def distributional_loss(scores: Tensor, teacher: Tensor) -> Tensor:
+    r"""Divergence of a network's probabilities from a teacher's, in nats, mean over samples.
+
+    .. math:: \mathrm{KL}(p_T \,\|\, p) = \sum_c p_{T,c} \ln\frac{p_{T,c}}{p_c},
+        \qquad p = \operatorname{softmax}(scores)
+
+    Parameters
+    ----------
+    scores, teacher : Tensor, shape (n, K)
+        Of the network and of its teacher.
+
+    References
+    ----------
+    Liu, Shen, Savvides, Cheng (2020). ReActNet, equation 11. https://arxiv.org/abs/2003.03488
+
+    Examples
+    --------
+    >>> distributional_loss(torch.zeros(1, 2), torch.tensor([[0.0, 200.0]]))
+    tensor(0.6931)
+    """
+    if scores.shape != teacher.shape or scores.ndim != 2:
+        got = f"{tuple(scores.shape)} and {tuple(teacher.shape)}"
+        raise ValueError(f"`scores` and `teacher` must have one shape (n, classes), got {got}.")
+    ours, theirs = scores.log_softmax(1), teacher.log_softmax(1)
+    return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+
+
+class DistributionalObjective(Objective):
+    """`distributional_loss` to a teacher instead of the labels, for `pbnn.training.fit`.
+
+    Labels serve for the curve's `risk` alone: the error of the class with the largest mean score.
+
+    Parameters
+    ----------
+    network : Module
+        Gives `Moments` of scores, as a `pbnn.baselines.Classifier`.
+    teacher : callable
+        Gives scores of the same inputs; a module must be in evaluation mode. It is no part of the
+        objective, which neither trains nor saves it.
+
+    Raises
+    ------
+    ValueError
+        If the teacher is a module in training mode.
+    """
+
+    def __init__(self, network: nn.Module, teacher: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        if isinstance(teacher, nn.Module) and any(m.training for m in teacher.modules()):
+            raise ValueError("`teacher` must be in evaluation mode: call `teacher.eval()`.")
+        self.network = network
+        # Within a function, as torch would make a module of our own of it.
+        self._teach = lambda x: teacher(x)
+
+    def check(self, x: Tensor, y: Tensor) -> None:
+        """Refuse points without finite inputs and a class each."""
+        super().check(x, y)
+        check_classes(x, y)
+
+    def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
+        """The divergence to minimise, and the mean error of the batch."""
+        output = self.network(x)
+        with torch.no_grad():
+            teacher = self._teach(x)
+        return distributional_loss(output.mean, teacher), error_of_means(output, y).mean().detach()
