@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from pbnn.binarize.bi_real_net import BiRealWeights
+from pbnn.binarize.binary_net import SignWeights
 from pbnn.binarize.layers import binary_layers, evaluating
 from pbnn.functional import hard_sign
 
@@ -215,6 +216,14 @@ class LearnedWeights(BiRealWeights):
         return mapped
 
 
+def learned_filters(shape: torch.Size | tuple[int, ...], slope: nn.Module) -> SignWeights:
+    """`LearnedWeights` of convolutions, as in the paper, and plain `BiRealWeights` of dense layers.
+
+    The filters of a dense layer are no pictures, and a mapping would be many times as large.
+    """
+    return LearnedWeights(shape, slope) if len(shape) > 2 else BiRealWeights(shape, slope)
+
+
 def supervision(network: nn.Module, plus: float = 0.0, minus: float = 0.0) -> Tensor:
     r"""`corrected_loss` of each learned layer to the signs of its weights: its mean, summed up.
 
@@ -238,5 +247,5 @@ def supervision(network: nn.Module, plus: float = 0.0, minus: float = 0.0) -> Te
         if isinstance(layer.binariser, LearnedWeights)
     ]
     if not losses:
-        raise ValueError("`network` must have layers of learned weights, got none.")
+        raise ValueError("`network` must have convolutions of learned weights, got none.")
     return torch.stack(losses).sum()

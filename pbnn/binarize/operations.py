@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pbnn.binarize.layers import _BinaryLayer, evaluating
+from pbnn.binarize.layers import _BinaryLayer, binary_layers, evaluating
 
 
 class Operations(NamedTuple):
@@ -21,7 +21,8 @@ class Operations(NamedTuple):
     real : int
         Multiplications of which a factor is real, each with its addition; those of weights only.
     parameter_bits : int
-        1 for each binary weight and base, 32 for every other parameter.
+        1 for each binary weight and base, 32 for every other parameter. Parameters that only make
+        signs of weights, such as those of a `WeightMapping`, are gone when the signs are made.
     """
 
     binary: int
@@ -62,21 +63,25 @@ def count_operations(network: nn.Module, image: tuple[int, ...]) -> Operations:
         numbers = given[0][0].numel() if transposed else out[0].numel()
         products = numbers * math.prod(weight.shape[1:])
         binary = _binary_weights(module) and module.activation is not None
-        # Each base of the weights meets each of the activations.
-        products *= getattr(getattr(module, "binariser", None), "bases", 1)
-        products *= len(getattr(getattr(module, "activation", None), "scales", [1]))
+        if _binary_weights(module):
+            # Each base of the weights meets each of the activations.
+            products *= getattr(module.binariser, "bases", 1)
+            products *= len(getattr(module.activation, "scales", [1]))
         counts["binary" if binary else "real"] += products
 
     kinds = (nn.Linear, nn.modules.conv._ConvNd, _BinaryLayer)
-    layers = [module for module in network.modules() if isinstance(module, kinds)]
+    signed = [layer for layer in binary_layers(network).values() if _binary_weights(layer)]
+    # What makes the signs of weights does so once, and not for each input.
+    making = {id(m) for layer in signed if layer.binariser for m in layer.binariser.modules()}
+    layers = [m for m in network.modules() if isinstance(m, kinds) and id(m) not in making]
     if not layers:
         raise ValueError(
             f"`network` must have dense or convolutional layers, got a {type(network).__name__}."
         )
-    for layer in layers:
-        if _binary_weights(layer):
-            bases = getattr(layer.binariser, "bases", 1)
-            bits[id(layer.weight)] = bases * layer.weight.numel()
+    for layer in signed:
+        if layer.binariser:
+            bits |= {id(parameter): 0 for parameter in layer.binariser.parameters()}
+        bits[id(layer.weight)] = getattr(layer.binariser, "bases", 1) * layer.weight.numel()
     hooks = [layer.register_forward_hook(count) for layer in layers]
     try:
         with evaluating(network):

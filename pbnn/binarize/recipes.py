@@ -21,7 +21,7 @@ from pbnn.binarize.binary_net import (
 )
 from pbnn.binarize.ir_net import EDE, LibraWeights
 from pbnn.binarize.layers import BinaryActivation
-from pbnn.binarize.noisy_supervision import LearnedWeights
+from pbnn.binarize.noisy_supervision import learned_filters
 from pbnn.binarize.react_net import RPReLU
 from pbnn.binarize.sd_bnn import SelfDistribution, WSDWeights
 from pbnn.binarize.unbalanced import Threshold, Window
@@ -61,7 +61,7 @@ WEIGHTS: dict[str, Callable[[Size, Any], SignWeights]] = {
     "libra": LibraWeights,
     "wsd": WSDWeights,
     "abc": ABCWeights,
-    "learned": LearnedWeights,
+    "learned": learned_filters,
 }
 """Weight binarisers by name."""
 

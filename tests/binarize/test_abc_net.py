@@ -7,7 +7,14 @@ import torch
 
 from pbnn.backbones import lenet
 from pbnn.balance import measure
-from pbnn.binarize import Recipe, binary_layers, convert, count_operations, identity
+from pbnn.binarize import (
+    Recipe,
+    binary_layers,
+    convert,
+    count_operations,
+    identity,
+    set_stage,
+)
 from pbnn.binarize.abc_net import (
     ABCActivation,
     ABCWeights,
@@ -122,6 +129,8 @@ def test_a_recipe_has_its_bases():
     assert several.real == single.real
     more = 2 * sum(layer.weight.numel() for layer in binary_layers(one).values())
     assert several.parameter_bits == single.parameter_bits + more + 2 * 4 * 32
+    set_stage(network, "activations")
+    assert count_operations(network, (1, 8, 8)).real == several.real + single.binary
 
 
 def test_bases_of_a_recipe_are_checked():
