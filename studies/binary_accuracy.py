@@ -114,7 +114,8 @@ class Config(Places):
     """What to train, how often, and where to write it."""
 
     preset: Literal["cpu", "gpu"] = "cpu"
-    """cpu: a LeNet and an MLP on MNIST and a look at CIFAR-10; gpu: the published networks and epochs."""
+    """cpu: a LeNet and an MLP on MNIST, a look at CIFAR-10; gpu: the published networks and
+    epochs."""
     datasets: tuple[str, ...] = ("mnist", "cifar10")
     """Of mnist, cifar10, digits."""
     seeds: int = 3

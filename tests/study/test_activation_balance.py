@@ -15,7 +15,9 @@ import recipes_studied
 import torch
 from scipy import stats
 
+from pbnn.binarize import binary_layers
 from pbnn.data import load
+from pbnn.reporting import records_from_csv
 from pbnn.seeding import generator
 
 
@@ -137,6 +139,108 @@ def test_the_biases_of_normalisations_before_signs_alone_are_moved():
     assert [float(bias.mean().detach()) for bias in biases] == pytest.approx([-0.4, -0.4, 0.0, 0.0])
 
 
+def cells_by_arm(finished):
+    config, _ = finished
+    cells = activation_balance.cells_of(config, {"digits": load("digits")})
+    return {(c.config["network"], c.config["method"], c.config["threshold"], c.config["seed"]): c
+            for c in cells}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("network", "method", "before"),
+    [("small_resnet", "noisy_0.1", "bi_real_net"), ("small_resnet", "noisy_off", "bi_real_net"),
+     ("small_resnet", "bi_real_net_tuned", "bi_real_net"), ("small_lenet", "abc_net_2x1", "real")],
+)  # fmt: skip
+def test_what_comes_after_a_run_starts_at_its_network(finished, network, method, before):
+    from safetensors.torch import load_file
+
+    cells = cells_by_arm(finished)
+    for seed in (0, 1):
+        (cell,) = (cells[k].config for k in cells if k[:2] == (network, method) and k[3] == seed)
+        threshold = None if before == "real" else 0.0
+        assert cell["after"] == cells[network, before, threshold, seed].key
+        state = load_file(finished[1] / "runs" / f"{cell['after']}.safetensors")
+        start = balance_runs.network_of(cell, (1, 8, 8), 10, state)
+        for name, layer in binary_layers(start).items():
+            assert torch.equal(layer.weight, state[f"{name}.weight"])
+            if before != "real":
+                assert torch.equal(layer.signs(), torch.where(layer.weight >= 0, 1.0, -1.0))
+
+
+def test_a_teacher_is_the_trained_real_network_and_nothing_starts_there(finished, monkeypatch):
+    seen = {}
+
+    def watched(cell, network, x, y, looks, progress, teacher):
+        seen.update(network=network, teacher=teacher)
+        raise RuntimeError("seen")
+
+    monkeypatch.setattr(balance_runs, "training", watched)
+    cells, folder = cells_by_arm(finished), finished[1]
+    cell = cells["small_resnet", "react_net", 0.0, 1].config
+    with pytest.raises(RuntimeError, match="seen"):
+        balance_runs.run(cell, folder / "runs", None, True, "cpu", False)
+    task = load("digits")
+    parts = balance_runs.splits_of(task)
+    test = torch.tensor(task.x[parts.test]), torch.tensor(task.y[parts.test])
+    key = cells["small_resnet", "real", None, 1].key
+    records = {r["key"]: r for r in records_from_csv(folder / "records.csv")}
+    measured = balance_runs.accuracy(seen["teacher"], *test)
+    assert measured == pytest.approx(records[key]["measures"]["accuracy"])
+    fresh = balance_runs.network_of(cell, (1, 8, 8), 10)
+    assert torch.equal(seen["network"][0][0].weight, fresh[0][0].weight)
+
+
+def test_bases_are_costed(finished):
+    table = pd.read_csv(finished[1] / "bases.csv").set_index(["M", "N"])
+    assert sorted(table.index) == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert table["binary"][2, 2] == 4 * table["binary"][1, 1]
+    assert table["saved_megabytes"][1, 2] > table["saved_megabytes"][1, 1]
+    assert table["gaussian_error"][1, 1] == pytest.approx(1 - 2 / math.pi, abs=2e-3)
+    weights = 16 * 32 * 9 + 128 * 128
+    assert table["parameter_bits"][2, 1] - table["parameter_bits"][1, 1] == weights
+    assert (table[["step_seconds", "pass_seconds"]] > 0).all(axis=None)
+    assert (finished[1] / "bases.svg").exists()
+
+
+def test_bytes_kept_for_a_gradient_are_those_of_its_inputs():
+    net = torch.nn.utils.skip_init(torch.nn.Linear, 6, 3, bias=False)
+    x, y = torch.rand(5, 6, generator=generator(0, "x")), torch.zeros(5, dtype=torch.int64)
+    # The inputs, the labels, the logarithms of the probabilities, and the sum of weights.
+    assert balance_bases.saved_bytes(net, x, y) == 4 * 5 * 6 + 8 * 5 + 4 * 5 * 3 + 4
+
+
+def runs_of(method, accuracy, **more):
+    return [{"method": method, "network": "small_lenet", "seed": seed, "threshold": 0.0,
+             "accuracy": accuracy + 0.001 * seed} | more for seed in range(3)]  # fmt: skip
+
+
+def test_bases_are_compared_along_each_axis():
+    accuracies = {"1x1": 0.5, "3x1": 0.6, "1x3": 0.7, "3x3": 0.65}
+    rows = [row for b, accuracy in accuracies.items() for row in runs_of(f"abc_net_{b}", accuracy)]
+    found = {row["claim"]: row["effect"] for row in
+             balance_claims.several_bases(pd.DataFrame(rows))}  # fmt: skip
+    assert found == {
+        "M = 3 beats M = 1, at N = 1": pytest.approx(10),
+        "N = 3 beats N = 1, at M = 1": pytest.approx(20),
+        "M = 3 beats M = 1, at N = 3": pytest.approx(-5),
+        "N = 3 beats N = 1, at M = 3": pytest.approx(5),
+    }
+
+
+def test_a_rate_of_noise_is_chosen_by_validation():
+    rates = {0.0: (0.9, 0.5), 0.05: (0.7, 0.9), 0.1: (0.8, 0.6), 0.2: (0.6, 0.8)}
+    rows = runs_of("xnor_net_tuned", 0.55, validation=0.5, flip=0.05)
+    for rate, (validation, accuracy) in rates.items():
+        name = recipes_studied.noisy(rate)
+        rows += runs_of(name, accuracy, validation=validation, flip=0.01)
+    found = {r["claim"]: r for r in balance_claims.supervised(pd.DataFrame(rows))}
+    row = found["rate 0.1, best by validation, beats rate 0"]
+    assert row["effect"] == pytest.approx(10)
+    flips = found["rate 0.2: fewer signs of weights flip than in plain fine-tuning"]
+    assert flips["effect"] == pytest.approx(-4)
+    assert flips["unit"] == "per cent of the signs"
+
+
 def frame_of(differences, measure="accuracy"):
     """Runs of two arms whose paired differences are these."""
     base = 0.5 + 0.2 * torch.rand(len(differences), generator=generator(0, "base")).numpy()
@@ -210,6 +314,8 @@ def test_bits_have_a_margin_of_their_own():
         ("datasets", ("svhn",), "`datasets` must be among"),
         ("networks", ("lenet5",), "`networks` must be among"),
         ("networks", (), "`networks` must be some"),
+        ("bases", (0, 1), "`bases` must be among"),
+        ("bases", (3, 3), "`bases` must be some, each once"),
         ("thresholds", (math.nan,), r"`thresholds` must lie in \[−3, 3\], got nan"),
         ("seeds", 0, "`seeds` must be a positive integer"),
     ],
