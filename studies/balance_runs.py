@@ -107,9 +107,11 @@ def run(
 
 
 SHIFTS = AffineRange(rotation=0.08, scale=0.05, shear=0.05, shift=1 / 18)
+WIDE = AffineRange(rotation=0.17, scale=0.1, shear=0.1, shift=1 / 14)
 AUGMENTATIONS: dict[str, Augmentation | None] = {
     "none": None,
     "affine": lambda images, source: random_affine(images, source, SHIFTS),
+    "wide": lambda images, source: random_affine(images, source, WIDE),
     "crop": random_crop,
 }
 """What each epoch's images are made by: digits moved a little; photographs moved and mirrored."""

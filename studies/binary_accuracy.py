@@ -57,6 +57,14 @@ DIGITS_TRAINING: dict[str, Any] = {
     "images": 0,
     "augmentation": "affine",
 }
+DENSE: dict[str, Any] = {
+    "batch": 128,
+    "learning_rate": 0.005,
+    "augmentation": "wide",
+    "epochs": 40,
+    "pretraining": 1,
+}
+"""Dense layers know nothing of shifts, and need to see more of them."""
 PHOTOGRAPH_TRAINING: dict[str, Any] = DIGITS_TRAINING | {"augmentation": "crop"}
 PAPER_TRAINING: dict[str, Any] = PHOTOGRAPH_TRAINING | {
     "batch": 128,
@@ -70,7 +78,8 @@ ROWS: dict[str, dict[str, list[Row]]] = {
     "cpu": {
         "mnist": [
             DIGITS_TRAINING
-            | {"network": "lenet_3x3", "method": "fully_binary", "epochs": 16, "pretraining": 1}
+            | {"network": "lenet_3x3", "method": "fully_binary", "epochs": 16, "pretraining": 1},
+            DIGITS_TRAINING | DENSE | {"network": "mlp", "method": "fully_binary"},
         ],
         "cifar10": [
             PHOTOGRAPH_TRAINING
