@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pbnn.functional import Moments
 from pbnn.objectives import Objective, check_classes
 from pbnn.scores import error_of_means
 
@@ -49,22 +50,25 @@ class DistributionalObjective(Objective):
     network : Module
         Gives `Moments` of scores, as a `pbnn.baselines.Classifier`.
     teacher : callable
-        Gives scores of the same inputs; a module must be in evaluation mode. It is no part of the
-        objective, which neither trains nor saves it.
+        Gives scores of the same inputs, plain or as `Moments`; a module must be in evaluation mode.
+        It is no part of the objective, which neither trains nor saves it.
 
     Raises
     ------
     ValueError
-        If the teacher is a module in training mode.
+        If the teacher is a module in training mode, or shares parameters with the network.
     """
 
     def __init__(self, network: nn.Module, teacher: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        if isinstance(teacher, nn.Module) and any(m.training for m in teacher.modules()):
-            raise ValueError("`teacher` must be in evaluation mode: call `teacher.eval()`.")
+        if isinstance(teacher, nn.Module):
+            if any(module.training for module in teacher.modules()):
+                raise ValueError("`teacher` must be in evaluation mode: call `teacher.eval()`.")
+            if {*map(id, teacher.parameters())} & {*map(id, network.parameters())}:
+                raise ValueError("`teacher` must not share parameters with the network it teaches.")
         self.network = network
-        # Within a function, as torch would make a module of our own of it.
-        self._teach = lambda x: teacher(x)
+        # Within a tuple, as torch would make a part of ours of a module.
+        self._teacher = (teacher,)
 
     def check(self, x: Tensor, y: Tensor) -> None:
         """Refuse points without finite inputs and a class each."""
@@ -75,5 +79,6 @@ class DistributionalObjective(Objective):
         """The divergence to minimise, and the mean error of the batch."""
         output = self.network(x)
         with torch.no_grad():
-            teacher = self._teach(x)
-        return distributional_loss(output.mean, teacher), error_of_means(output, y).mean().detach()
+            scores = self._teacher[0](x)
+        scores = scores.mean if isinstance(scores, Moments) else scores
+        return distributional_loss(output.mean, scores), error_of_means(output, y).mean().detach()

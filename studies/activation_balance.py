@@ -49,7 +49,7 @@ class Config(Places):
     """What to train, how often, and where to write it."""
 
     preset: Literal["quick", "full"] = "full"
-    """full: the committed report, within an hour on two cores; quick: two seeds, one epoch, three
+    """full: the committed report, two hours on two cores; quick: two seeds, one epoch, three
     thresholds."""
     datasets: tuple[str, ...] = ("mnist", "fashion_mnist")
     """Of mnist, fashion_mnist, cifar10, digits."""

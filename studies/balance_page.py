@@ -10,7 +10,7 @@ from balance_bases import draw_costs
 from balance_claims import RUN, claims_of, interval
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from recipes_studied import BASES
+from recipes_studied import ABOUT, BASES
 from tabulate import tabulate
 
 from pbnn.files import read_json, write_atomic
@@ -73,22 +73,28 @@ def page_of(
     parts = [
         "# Balanced or unbalanced signs?\n",
         f"`{about['command']}`, {about['hardware']['cpu']}, {first['threads']} thread(s) a run. "
-        f"Batches of {first['batch']}, Adam, peak learning rate {first['learning_rate']:g}. A "
+        f"Batches of {first['batch']}, Adam, peak learning rate {first['learning_rate']:g} unless "
+        "said otherwise. A "
         "sixth of the training images is for choices; the test images are used once, for these "
         "figures. In all networks the first and the last layer are real. Accuracy in per cent, "
         "mean ± standard deviation over seeds; the balance is that of the first 2000 validation "
         "images, a mean over the binary layers, and flips are signs of weights from one eighth of "
-        "the training to the next (docs/balance.md says what each figure is).\n",
+        "the training to the next (docs/balance.md says what each figure is). Of several bases, "
+        "weights are those of the middle one.\n",
+        "Arms: " + "; ".join(f"`{name}` {text}" for name, text in ABOUT.items()) + ".\n",
         "## Claims\n",
         "Differences of runs that share a seed, their start and their batches; 95% intervals by "
-        "Student's law, one claim at a time: of seeds, on these test images. ASD reduces the 16 "
-        "channels of the first binary layer to one unit, as in the ResNet-20 of its paper.\n",
+        "Student's law, one claim at a time: of seeds, on these test images. Of "
+        f"{len(claims)} claims without anything in them, {0.05 * len(claims):.0f} would be decided "
+        "by chance. ASD reduces the 16 channels of the first binary layer to one unit, as in the "
+        "ResNet-20 of its paper.\n",
         claims_table(claims) + "\n",
     ]
     for (dataset, network), group in rows.groupby(["dataset", "network"], sort=False):
         base = BASES[str(network)]
         of = frame[(frame["dataset"] == dataset) & (frame["network"] == network)]
-        about_it = f"{about['sources'][dataset]}; epochs: {of['epochs'].min()}.\n"
+        epochs = of[of["after"].isna() & (of["method"] != f"{base}_long")]["epochs"].min()
+        about_it = f"{about['sources'][dataset]}; epochs: {epochs}, unless said otherwise.\n"
         parts += [f"## {dataset}, {network}\n", about_it, balance_table(group) + "\n"]
         long = of[of["method"] == f"{base}_long"]
         if len(long):

@@ -30,21 +30,8 @@ METHODS: dict[str, Recipe | None] = {
     "sd_bnn_centred": replace(RECIPES["sd_bnn"], shift="asd_centred"),
     "react_net": RECIPES["react_net"],
     "react_net_labels": RECIPES["react_net"],
-    "bi_real_net_tuned": RECIPES["bi_real_net"],
 }
-"""Systems and their arms.
-
-- ``_long``: at the full budget;
-- ``_bias``: biases of batch normalisation start at −0.4, instead of a threshold of 0.4;
-- ``_moving``: batch statistics move to the end of the training;
-- ``_trained``: a threshold a channel, from 0.3;
-- ``_no_libra``: plain signs of weights;
-- ``_no_asd``: no shift; ``_constant``: a shift of +0.5; ``_centred``: 2σ − 1;
-- ``_labels``: trained by the labels, not by a teacher's probabilities;
-- ``_tuned``: trained on, from the network trained at threshold 0;
-- ``noisy_``: the same by a learned mapping, supervised at that rate of noise; ``_off``: by nothing;
-- ``abc_net_MxN``: with M bases of the weights and N of the activations.
-"""
+"""Systems and their arms (`ABOUT`)."""
 MOST_BASES = 9
 RATES = (0.0, 0.05, 0.1, 0.2)
 """Of noise, of both signs."""
@@ -55,13 +42,29 @@ def noisy(rate: float) -> str:
     return f"noisy_{rate:g}"
 
 
+def tuned_arms(slow: str = "") -> dict[str, dict[str, Any]]:
+    """Arms that go on from the trained base, and how."""
+    how = TUNED | {"learning_rate": TUNING[slow]}
+    supervised = {noisy(rate): {"noise": rate, "strength": STRENGTH} for rate in RATES}
+    arms: dict[str, dict[str, Any]] = {"bi_real_net_tuned": {}, "noisy_off": {}, **supervised}
+    return {f"{arm}{slow}": how | more for arm, more in arms.items()}
+
+
 def bases(weights: int, activations: int) -> str:
     """The arm of so many bases."""
     return f"abc_net_{weights}x{activations}"
 
 
-METHODS |= {noisy(rate): RECIPES["noisy_supervision"] for rate in RATES}
-METHODS["noisy_off"] = RECIPES["noisy_supervision"]
+TUNING = {"": 0.005, "_slow": 0.001}
+"""Peak learning rates of the fine-tuning, by the ending of its arms."""
+TUNED: dict[str, Any] = {"after": "bi_real_net", "role": "start", "epochs": 1}
+STRENGTH = 0.1
+"""Of the supervision: of .01, .1 and 1, by validation images of Fashion-MNIST, seeds 0 and 1."""
+METHODS |= {
+    arm: RECIPES["bi_real_net" if arm.startswith("bi_real_net") else "noisy_supervision"]
+    for slow in TUNING
+    for arm in tuned_arms(slow)
+}
 METHODS |= {
     bases(m, n): replace(RECIPES["abc_net"], weight_bases=m, activation_bases=n)
     for m, n in itertools.product(range(1, MOST_BASES + 1), repeat=2)
@@ -70,9 +73,6 @@ METHODS |= {
 BASES = {"small_lenet": "xnor_net", "small_resnet": "bi_real_net"}
 """The system whose thresholds are swept, by network."""
 
-TUNED: dict[str, Any] = {"after": "bi_real_net", "role": "start", "learning_rate": 0.005}
-STRENGTH = 0.1
-"""Of the supervision; chosen on validation images, as the learning rate."""
 NETWORKS_OF: dict[str, dict[str, dict[str, Any]]] = {
     "small_lenet": {
         "real": {},
@@ -92,13 +92,30 @@ NETWORKS_OF: dict[str, dict[str, dict[str, Any]]] = {
         "bi_real_net_trained": {},
         "react_net": {"after": "real", "role": "teacher"},
         "react_net_labels": {},
-        "bi_real_net_tuned": TUNED,
-        "noisy_off": TUNED,
-        **{noisy(rate): TUNED | {"noise": rate, "strength": STRENGTH} for rate in RATES},
+        **tuned_arms(),
+        **tuned_arms("_slow"),
     },
 }
 """Other systems on each network, and what else is other than usual: `after` is the arm whose
 network of the same seed is the start, or the teacher."""
+ABOUT = {
+    "_long": "at the full budget",
+    "_bias": "biases of batch normalisation start at −0.4, instead of a threshold of 0.4",
+    "_moving": "batch statistics move to the end of the training",
+    "_trained": "a trained threshold a channel, from 0.3",
+    "_no_libra": "plain signs of weights",
+    "_no_asd": "no shift",
+    "_constant": "a shift of +0.5",
+    "_centred": "the shift 2σ − 1",
+    "_labels": "trained by the labels, where react_net is trained by the probabilities of `real`",
+    "abc_net_MxN": "M bases of weights and N of activations, starting at the trained `real`",
+    "_tuned": f"trained for {TUNED['epochs']} epoch more, starting at the network trained at "
+    f"threshold 0, with a peak learning rate of {TUNING['']:g}",
+    "noisy_ρ": f"the same by a learned mapping of the weights, supervised at strength {STRENGTH:g} "
+    "and noise rate ρ of both signs; noisy_off: by nothing",
+    "_slow": f"at a learning rate of {TUNING['_slow']:g}",
+}
+"""What the arms are, by names or their endings."""
 AXES = {"small_lenet": {"after": "real", "role": "start"}}
 """Networks whose bases are an axis of the study, and how they are trained."""
 KEPT = {"real", *BASES.values()}

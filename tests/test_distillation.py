@@ -66,6 +66,20 @@ def test_a_teacher_in_training_mode_is_refused():
         DistributionalObjective(Classifier(network("student")), teacher)
 
 
+def test_nobody_teaches_himself():
+    student = network("student").eval()
+    with pytest.raises(ValueError, match="`teacher` must not share parameters"):
+        DistributionalObjective(Classifier(student), student)
+
+
+def test_a_teacher_may_give_moments():
+    teacher, student = network("teacher").eval(), Classifier(network("student").eval())
+    x, y = points()
+    plain, moments = (DistributionalObjective(student, t)(x, y)[0]
+                      for t in (teacher, Classifier(teacher).eval()))  # fmt: skip
+    assert torch.equal(plain, moments)
+
+
 def test_points_must_have_classes():
     objective = DistributionalObjective(Classifier(network("student")), lambda x: x)
     x, y = points()

@@ -52,7 +52,7 @@ ONLY = {
     "scores": {"functional", "quadrature"},
     "inputs": {"data", "features", "seeding"},
     "sampled": {"networks"},
-    "distillation": {"objectives", "scores"},
+    "distillation": {"functional", "objectives", "scores"},
     "gradients": {"functional", "networks", "objectives"},
     "cluster": set(),
     "sweep": {"cluster", "files"},

@@ -102,8 +102,10 @@ class ABCWeights(SignWeights):
         self.bases = bases
 
     def centred(self, weight: Tensor) -> Tensor:
-        """Weights less the mean of their layer: what a single base takes the signs of."""
-        return weight - weight.mean()
+        """What the middle one of the bases (of two, the lower) takes the signs of."""
+        middle = base_shifts(self.bases)[(self.bases - 1) // 2]
+        centred = weight - weight.mean()
+        return centred + middle * weight.std() if middle else centred
 
     def forward(self, weight: Tensor) -> Tensor:
         """The sum of the bases, of the shape of `weight`."""

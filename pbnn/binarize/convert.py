@@ -137,8 +137,9 @@ def convert(
     widths = _widths(network, never, example)
     for name in never if replace is None else replace:
         module = network.get_submodule(name)
-        made = NONLINEARITIES[recipe.nonlinearity](max(widths[name], default=1))
-        if len(widths[name]) > 1 and next(made.parameters(), None) is not None:
+        made = NONLINEARITIES[recipe.nonlinearity](max({1, *widths[name]}))
+        odd = len(widths[name]) > 1 or 0 in widths[name]
+        if odd and next(made.parameters(), None) is not None:
             got = f"{name!r} with {sorted(widths[name])} channels"
             raise ValueError(f"Activations with parameters must have one width, got {got}.")
         like = next(network.parameters())
@@ -167,7 +168,7 @@ def _widths(network: nn.Module, names: list[str], example: Tensor | None) -> dic
     if example is not None:
         hooks = [
             network.get_submodule(name).register_forward_hook(
-                lambda module, given, out, n=name: found[n].add(out.shape[1])
+                lambda module, given, out, n=name: found[n].add(out.shape[1] if out.ndim > 1 else 0)
             )
             for name in names
         ]

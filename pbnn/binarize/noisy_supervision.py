@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import torch
@@ -163,9 +164,9 @@ class LearnedWeights(BiRealWeights):
     r"""Latent weights :math:`W \mapsto \alpha \operatorname{sgn} \hat q` of a learned mapping q̂.
 
     The mapping starts as the identity (`WeightMapping.start`), so that a pretrained binary network
-    starts as it is; `supervision` then pulls q̂ towards the signs of W, and the loss of the data
-    flows through the sign (straight-through) into θ and W. α is the mean magnitude of q̂ in a
-    filter, held constant.
+    starts as it is; weights that are loaded later need `start` again. `supervision` then pulls q̂
+    towards the signs of W, and the loss of the data flows through the sign (straight-through) into
+    θ and W. α is the mean magnitude of q̂ in a filter, held constant.
 
     Parameters
     ----------
@@ -192,7 +193,8 @@ class LearnedWeights(BiRealWeights):
     ) -> None:
         super().__init__(shape, slope)
         neighbours = len(shape) == 4 and max(shape[2:]) > 1
-        self.mapping = mapping or WeightMapping(shape[1], 3 if neighbours else 1)
+        default = WeightMapping(shape[1], 3 if neighbours else 1)
+        self.mapping = default if mapping is None else mapping
         parameter = next(self.mapping.parameters(), torch.zeros(()))
         try:
             with torch.no_grad(), evaluating(self.mapping):
@@ -219,9 +221,11 @@ class LearnedWeights(BiRealWeights):
 def learned_filters(shape: torch.Size | tuple[int, ...], slope: nn.Module) -> SignWeights:
     """`LearnedWeights` of convolutions, as in the paper, and plain `BiRealWeights` of dense layers.
 
-    The filters of a dense layer are no pictures, and a mapping would be many times as large.
+    The filters of a dense layer are no pictures, and a mapping would be many times as large; a
+    single number for each input cannot be normalised.
     """
-    return LearnedWeights(shape, slope) if len(shape) > 2 else BiRealWeights(shape, slope)
+    pictures = len(shape) > 2 and math.prod(shape) > shape[1]
+    return LearnedWeights(shape, slope) if pictures else BiRealWeights(shape, slope)
 
 
 def supervision(network: nn.Module, plus: float = 0.0, minus: float = 0.0) -> Tensor:

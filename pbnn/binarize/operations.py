@@ -22,7 +22,8 @@ class Operations(NamedTuple):
         Multiplications of which a factor is real, each with its addition; those of weights only.
     parameter_bits : int
         1 for each binary weight and base, 32 for every other parameter. Parameters that only make
-        signs of weights, such as those of a `WeightMapping`, are gone when the signs are made.
+        signs of weights, such as those of a `WeightMapping`, are gone when the signs are made;
+        scales that are computed from latent weights, one a filter or a base, are not counted.
     """
 
     binary: int
@@ -72,15 +73,15 @@ def count_operations(network: nn.Module, image: tuple[int, ...]) -> Operations:
     kinds = (nn.Linear, nn.modules.conv._ConvNd, _BinaryLayer)
     signed = [layer for layer in binary_layers(network).values() if _binary_weights(layer)]
     # What makes the signs of weights does so once, and not for each input.
-    making = {id(m) for layer in signed if layer.binariser for m in layer.binariser.modules()}
+    makers = [layer.binariser for layer in binary_layers(network).values() if layer.binariser]
+    making = {id(module) for maker in makers for module in maker.modules()}
     layers = [m for m in network.modules() if isinstance(m, kinds) and id(m) not in making]
     if not layers:
         raise ValueError(
             f"`network` must have dense or convolutional layers, got a {type(network).__name__}."
         )
+    bits |= {id(parameter): 0 for maker in makers for parameter in maker.parameters()}
     for layer in signed:
-        if layer.binariser:
-            bits |= {id(parameter): 0 for parameter in layer.binariser.parameters()}
         bits[id(layer.weight)] = getattr(layer.binariser, "bases", 1) * layer.weight.numel()
     hooks = [layer.register_forward_hook(count) for layer in layers]
     try:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 class RPReLU(nn.Module):
     r"""PReLU with trained shifts: :math:`\operatorname{PReLU}_{a_c}(x + \gamma_c) + \zeta_c`.
 
-    Shifts start at 0, the slopes a at ¼. A channel is the second axis.
+    Shifts start at 0, the slopes a at ¼. Of vectors and of images: a channel is the second axis,
+    which of a sequence it need not be.
 
     Parameters
     ----------
@@ -43,12 +44,13 @@ class RPReLU(nn.Module):
         Raises
         ------
         ValueError
-            If `x` has other channels.
+            If `x` has other channels, or is neither of vectors nor of images.
         """
-        if x.ndim < 2 or x.shape[1] != len(self.slope):
+        if x.ndim not in (2, 4) or x.shape[1] != len(self.slope):
             raise ValueError(
-                f"`x` must have {len(self.slope)} channels, got shape {tuple(x.shape)}: if this "
-                "module was made by `convert`, give that an `example` to see how many."
+                f"`x` must be of shape (n, {len(self.slope)}) or (n, {len(self.slope)}, height, "
+                f"width), got {tuple(x.shape)}: if `convert` made this module, give it an "
+                "`example` to see how many channels there are."
             )
         shape = (-1, *(1,) * (x.ndim - 2))
         return F.prelu(x + self.before.view(shape), self.slope) + self.after.view(shape)

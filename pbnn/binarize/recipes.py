@@ -221,7 +221,10 @@ RECIPES: dict[str, Recipe] = {
     "sd_bnn_imagenet": Recipe(weights="wsd", estimator="approx_sign", shift="asd_8"),
     "unbalanced": Recipe(weights="xnor", threshold=0.3, trainable="channel"),
     "abc_net": Recipe(weights="abc", weight_bases=3, activation_bases=3),
-    "noisy_supervision": Recipe(weights="learned", estimator="approx_sign"),
+    # Not clipped: its targets lie beyond ±1, and weights that reached them would learn no more.
+    "noisy_supervision": Recipe(
+        weights="learned", weight_estimator="identity", estimator="approx_sign"
+    ),
     "react_net": Recipe(
         weights="bi_real", estimator="approx_sign", trainable="channel", nonlinearity="rprelu"
     ),

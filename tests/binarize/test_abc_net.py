@@ -150,3 +150,11 @@ def test_the_signs_of_every_base_are_watched():
     shares = [balance.activations[f"4.activation.bases.{n}"]["share"] for n in range(3)]
     # Their thresholds rise.
     assert shares == sorted(shares, reverse=True)
+
+
+@pytest.mark.parametrize("bases", [1, 2, 3, 4])
+def test_the_signs_of_a_layer_are_those_of_a_base_that_it_has(bases):
+    weight = 0.2 + normal(5, 4)
+    signs = hard_sign(ABCWeights(weight.shape, identity, bases).centred(weight))
+    found = [torch.equal(signs, base) for base in weight_bases(weight, bases)]
+    assert found.index(True) == (bases - 1) // 2

@@ -10,6 +10,7 @@ from torch import nn
 
 from pbnn.backbones import lenet, resnet
 from pbnn.binarize import (
+    RECIPES,
     BiRealWeights,
     LearnedWeights,
     Recipe,
@@ -19,6 +20,7 @@ from pbnn.binarize import (
     convert,
     corrected_loss,
     count_operations,
+    set_stage,
     supervision,
 )
 from pbnn.functional import hard_sign
@@ -139,6 +141,7 @@ class Shrinking(nn.Module):
         ((4, 3, 3, 3), nn.Conv2d(2, 3, 3, padding=1)),
         ((4, 3), nn.Conv2d(3, 3, 1)),
         ((4, 3, 3), None),
+        ((1, 3), None),
     ],
 )
 def test_a_mapping_must_fit_its_layer(shape, mapping):
@@ -164,9 +167,13 @@ def test_a_mapping_of_ones_own_serves():
     torch.testing.assert_close(binariser(weight).detach(), expected)
 
 
-def test_a_layer_of_a_single_number_an_input_cannot_be_normalised():
-    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
-        LearnedWeights((1, 3), clipped).centred(torch.ones(1, 3))
+def test_a_filter_of_a_single_number_an_input_keeps_plain_signs():
+    assert type(Recipe(weights="learned").binariser(torch.ones(1, 3, 1, 1))) is BiRealWeights
+
+
+def test_an_empty_mapping_is_the_identity():
+    weight = normal(4, 3)
+    assert torch.equal(LearnedWeights((4, 3), clipped, nn.Sequential()).centred(weight), weight)
 
 
 def test_supervision_is_the_mean_of_each_learned_layer():
@@ -202,12 +209,30 @@ def test_the_data_train_the_mapping_and_the_weights():
             assert bool((parameter.grad != 0).any())
 
 
+def test_weights_that_reached_their_targets_go_on_learning():
+    """With noise the targets lie beyond ±1, where a clipped slope would be 0."""
+    weight = (1.6 * hard_sign(normal(6, 4, 3, 3))).requires_grad_()
+    binariser = Recipe(weights="learned").binariser(weight).double()
+    binariser.start(weight)
+    (stuck,) = torch.autograd.grad(binariser(weight).sum(), weight)
+    assert not stuck.any()
+    binariser = RECIPES["noisy_supervision"].binariser(weight).double()
+    binariser.start(weight)
+    (free,) = torch.autograd.grad(binariser(weight).sum(), weight)
+    assert (free != 0).double().mean() > 0.9
+
+
 def test_the_mapping_is_not_deployed():
     plain, learned = (
         count_operations(convert(model(), name).network, (1, 8, 8))
         for name in ("bi_real_net", "noisy_supervision")
     )
     assert learned == plain
+    stages = [convert(model(), name).network for name in ("bi_real_net", "noisy_supervision")]
+    for network in stages:
+        set_stage(network, "activations")
+    first, second = (count_operations(network, (1, 8, 8)) for network in stages)
+    assert first == second
 
 
 def test_dense_layers_of_a_recipe_keep_plain_signs():

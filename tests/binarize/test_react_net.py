@@ -115,7 +115,7 @@ class Misleading(nn.Module):
 
 def test_an_example_tells_the_width_that_the_order_does_not():
     x = torch.rand(3, 1, 8, 8, generator=generator(0, "x"))
-    with pytest.raises(ValueError, match=r"`x` must have 4 channels, got shape .* an `example`"):
+    with pytest.raises(ValueError, match=r"`x` must be of shape \(n, 4\) .* an `example`"):
         convert(Misleading(), "react_net").network(x)
     network = convert(Misleading(), "react_net", example=x).network
     assert len(network.act.slope) == 6
@@ -127,6 +127,28 @@ def test_an_activation_of_two_widths_cannot_have_parameters():
     with pytest.raises(ValueError, match=r"must have one width, got 'act' with \[4, 6\] channels"):
         convert(Misleading(again=True), "react_net", example=x)
     convert(Misleading(again=True), "bi_real_net", example=x)
+
+
+def test_the_channels_of_a_sequence_are_not_guessed():
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 2))
+    with pytest.raises(ValueError, match=r"`x` must be of shape \(n, 5\) .* got \(3, 5, 5\)"):
+        convert(model, "react_net").network(torch.zeros(3, 5, 4))
+
+
+def test_an_activation_without_channels_is_no_matter_but_of_parameters():
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate, self.open = nn.Parameter(torch.zeros(())), nn.Sigmoid()
+            self.body = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
+
+        def forward(self, x):
+            return self.body(x) * self.open(self.gate)
+
+    x = torch.zeros(3, 4)
+    assert convert(Gated(), "bi_real_net", example=x).network(x).shape == (3, 4)
+    with pytest.raises(ValueError, match=r"must have one width, got 'open' with \[0\] channels"):
+        convert(Gated(), "react_net", example=x)
 
 
 def test_channels_are_a_positive_number():

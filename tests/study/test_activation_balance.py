@@ -198,7 +198,7 @@ def test_bases_are_costed(finished):
     assert table["gaussian_error"][1, 1] == pytest.approx(1 - 2 / math.pi, abs=2e-3)
     weights = 16 * 32 * 9 + 128 * 128
     assert table["parameter_bits"][2, 1] - table["parameter_bits"][1, 1] == weights
-    assert (table[["step_seconds", "pass_seconds"]] > 0).all(axis=None)
+    assert (table["step_seconds"] > 0).all()
     assert (finished[1] / "bases.svg").exists()
 
 
@@ -215,30 +215,48 @@ def runs_of(method, accuracy, **more):
 
 
 def test_bases_are_compared_along_each_axis():
-    accuracies = {"1x1": 0.5, "3x1": 0.6, "1x3": 0.7, "3x3": 0.65}
+    accuracies = {"1x1": 0.5, "3x1": 0.6, "1x3": 0.7, "3x3": 0.66}
     rows = [row for b, accuracy in accuracies.items() for row in runs_of(f"abc_net_{b}", accuracy)]
     found = {row["claim"]: row["effect"] for row in
              balance_claims.several_bases(pd.DataFrame(rows))}  # fmt: skip
     assert found == {
-        "M = 3 beats M = 1, at N = 1": pytest.approx(10),
-        "N = 3 beats N = 1, at M = 1": pytest.approx(20),
-        "M = 3 beats M = 1, at N = 3": pytest.approx(-5),
-        "N = 3 beats N = 1, at M = 3": pytest.approx(5),
+        "M = 3 beats M = 1, mean over N = 1, 3": pytest.approx(3),
+        "N = 3 beats N = 1, mean over M = 1, 3": pytest.approx(13),
     }
 
 
-def test_a_rate_of_noise_is_chosen_by_validation():
-    rates = {0.0: (0.9, 0.5), 0.05: (0.7, 0.9), 0.1: (0.8, 0.6), 0.2: (0.6, 0.8)}
+def test_flips_and_accuracy_are_compared_at_each_learning_rate():
     rows = runs_of("xnor_net_tuned", 0.55, validation=0.5, flip=0.05)
-    for rate, (validation, accuracy) in rates.items():
-        name = recipes_studied.noisy(rate)
-        rows += runs_of(name, accuracy, validation=validation, flip=0.01)
+    rows += runs_of("noisy_off", 0.5, validation=0.5, flip=0.06)
+    for rate in recipes_studied.RATES:
+        rows += runs_of(recipes_studied.noisy(rate), 0.6, validation=0.5, flip=0.01)
     found = {r["claim"]: r for r in balance_claims.supervised(pd.DataFrame(rows))}
-    row = found["rate 0.1, best by validation, beats rate 0"]
-    assert row["effect"] == pytest.approx(10)
-    flips = found["rate 0.2: fewer signs of weights flip than in plain fine-tuning"]
+    at = "learning rate 0.005, rate 0.2"
+    flips = found[f"{at}: fewer signs of weights flip than in plain fine-tuning"]
     assert flips["effect"] == pytest.approx(-4)
     assert flips["unit"] == "per cent of the signs"
+    assert found[f"{at} beats plain fine-tuning"]["effect"] == pytest.approx(5)
+    assert not any("0.001" in text for text in found)  # nobody ran it
+
+
+def test_what_is_chosen_for_a_seed_knows_nothing_of_it():
+    """Each arm is lucky with one seed, and has it in validation and test."""
+    rows = []
+    for arm in range(4):
+        for seed in range(4):
+            lucky = 0.1 * (arm == seed)
+            rows.append({"arm": float(arm), "seed": seed, "validation": 0.8 + lucky + 0.001 * arm,
+                         "accuracy": 0.8 + lucky})  # fmt: skip
+    frame = pd.DataFrame(rows)
+    arms = {float(arm): runs for arm, runs in frame.groupby("arm")}
+    chosen, text = balance_claims.chosen_apart(arms)
+    assert sorted(chosen["seed"]) == [0, 1, 2, 3]
+    assert (chosen["accuracy"] == 0.8).all()
+    assert text == "2, 3"
+    # Seed 0 alone decides nothing for itself, and all others do for it.
+    frame.loc[frame["seed"] == 0, "validation"] = [0.0, 1.0, 0.0, 0.0]
+    again, _ = balance_claims.chosen_apart({float(arm): runs for arm, runs in frame.groupby("arm")})
+    assert again[again["seed"] == 0]["arm"].tolist() == chosen[chosen["seed"] == 0]["arm"].tolist()
 
 
 def frame_of(differences, measure="accuracy"):
@@ -289,7 +307,7 @@ def test_the_best_threshold_is_chosen_by_validation_and_compared_on_the_test():
             for seed in range(3)
         ]  # fmt: skip
     (row,) = balance_claims.unbalanced(pd.DataFrame(rows))
-    assert "threshold +0.2" in row["claim"]
+    assert "(0.2) beats 0" in row["claim"]
     assert row["effect"] == pytest.approx(10.0)
 
 
