@@ -135,6 +135,10 @@ def supervised(group: pd.DataFrame) -> Iterator[dict[str, Any]]:
             text = f"{at}{name}: fewer signs of weights flip than in plain fine-tuning"
             yield claim(system, text, ours, plain, "flip", lower=True)
             yield claim(system, f"{at}{name} beats plain fine-tuning", ours, plain, "accuracy")
+        text = f"{at}rate 0: fewer signs of weights flip than by the mapping without supervision"
+        yield claim(system, text, rates[0.0], free, "flip", lower=True)
+        text = f"{at}rate 0 beats the mapping without supervision"
+        yield claim(system, text, rates[0.0], free, "accuracy")
         chosen, best = chosen_apart({rate: rates[rate] for rate in RATES[1:]})
         text = f"{at}the rate that is best on validation images of the other seeds ({best})"
         yield claim(system, f"{text} beats rate 0", chosen, rates[0.0], "accuracy")

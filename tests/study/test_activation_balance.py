@@ -237,6 +237,8 @@ def test_flips_and_accuracy_are_compared_at_each_learning_rate():
     assert flips["effect"] == pytest.approx(-4)
     assert flips["unit"] == "per cent of the signs"
     assert found[f"{at} beats plain fine-tuning"]["effect"] == pytest.approx(5)
+    text = "learning rate 0.005, rate 0 beats the mapping without supervision"
+    assert found[text]["effect"] == pytest.approx(10)
     assert not any("0.001" in text for text in found)  # nobody ran it
 
 
