@@ -40,6 +40,18 @@ def distributional_loss(scores: Tensor, teacher: Tensor) -> Tensor:
     return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
 
 
+def check_evaluating(teacher: Callable[[Tensor], Tensor]) -> None:
+    """Refuse a teacher in training mode, whose statistics would move.
+
+    Raises
+    ------
+    ValueError
+        If the teacher is a module and any part of it is in training mode.
+    """
+    if isinstance(teacher, nn.Module) and any(module.training for module in teacher.modules()):
+        raise ValueError("`teacher` must be in evaluation mode: call `teacher.eval()`.")
+
+
 class DistributionalObjective(Objective):
     """`distributional_loss` to a teacher instead of the labels, for `pbnn.training.fit`.
 
@@ -61,11 +73,12 @@ class DistributionalObjective(Objective):
 
     def __init__(self, network: nn.Module, teacher: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        if isinstance(teacher, nn.Module):
-            if any(module.training for module in teacher.modules()):
-                raise ValueError("`teacher` must be in evaluation mode: call `teacher.eval()`.")
-            if {*map(id, teacher.parameters())} & {*map(id, network.parameters())}:
-                raise ValueError("`teacher` must not share parameters with the network it teaches.")
+        if not callable(teacher):
+            raise ValueError(f"`teacher` must be callable, got a {type(teacher).__name__}.")
+        check_evaluating(teacher)
+        own = {*map(id, teacher.parameters())} if isinstance(teacher, nn.Module) else set()
+        if own & {*map(id, network.parameters())}:
+            raise ValueError("`teacher` must not share parameters with the network it teaches.")
         self.network = network
         # Within a tuple, as torch would make a part of ours of a module.
         self._teacher = (teacher,)
@@ -77,8 +90,13 @@ class DistributionalObjective(Objective):
 
     def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
         """The divergence to minimise, and the mean error of the batch."""
+        (teacher,) = self._teacher
+        check_evaluating(teacher)
         output = self.network(x)
+        if not isinstance(output, Moments):
+            got = type(output).__name__
+            raise ValueError(f"`network` must give Moments, as a `Classifier` does, got a {got}.")
         with torch.no_grad():
-            scores = self._teacher[0](x)
+            scores = teacher(x)
         scores = scores.mean if isinstance(scores, Moments) else scores
         return distributional_loss(output.mean, scores), error_of_means(output, y).mean().detach()

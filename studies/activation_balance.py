@@ -58,12 +58,12 @@ class Config(Places):
     thresholds: tuple[float, ...] | None = None
     """Of the XNOR-Net and the Bi-Real-Net; 0 is always among them."""
     bases: tuple[int, ...] = (1, 3, 5)
-    """M and N, bases of the weights and of the activations of an ABC-Net."""
+    """M and N, bases of the weights and of the activations of an ABC-Net on small_lenet."""
     seeds: int | None = None
     """Runs of each row; by default 5 (full) or 2."""
     out: Path | None = None
     """Output folder; by default reports/activation_balance, with endings _quick, and _part for
-    other data sets, networks, thresholds or seeds."""
+    other data sets, networks, thresholds, bases, seeds or another device."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -81,9 +81,10 @@ def page_of(
         "images, a mean over the binary layers, and flips are signs of weights from one eighth of "
         "the training to the next (docs/balance.md says what each figure is). Of several bases, "
         "weights are those of the middle one.\n",
-        "Arms: " + "; ".join(f"`{name}` {text}" for name, text in ABOUT.items()) + ".\n",
+        arms_of(frame) + "\n",
         "## Claims\n",
-        "Differences of runs that share a seed, their start and their batches; 95% intervals by "
+        "Differences, the first less the second, of runs that share a seed, their start and their "
+        "batches; 95% intervals by "
         "Student's law, one claim at a time: of seeds, on these test images. Of "
         f"{len(claims)} claims without anything in them, {0.05 * len(claims):.0f} would be decided "
         "by chance. ASD reduces the 16 channels of the first binary layer to one unit, as in the "
@@ -107,6 +108,14 @@ def page_of(
                 f"({len(pairs)} seed).\n"
             )
     return "\n".join(parts)
+
+
+def arms_of(frame: pd.DataFrame) -> str:
+    """What the arms are that were run."""
+    run = " ".join(frame["method"].unique())
+    parts = {name: name.replace("MxN", "").replace("ρ", "") for name in ABOUT}
+    said = [f"`{name}` {text}" for name, text in ABOUT.items() if parts[name] in run]
+    return f"Arms: {'; '.join(said)}."
 
 
 def claims_table(claims: pd.DataFrame) -> str:

@@ -66,6 +66,23 @@ def test_a_teacher_in_training_mode_is_refused():
         DistributionalObjective(Classifier(network("student")), teacher)
 
 
+def test_a_teacher_that_goes_to_training_later_is_refused_too():
+    teacher, (x, y) = network("teacher").eval(), points()
+    objective = DistributionalObjective(Classifier(network("student")), teacher)
+    objective(x, y)
+    teacher.train()
+    with pytest.raises(ValueError, match="`teacher` must be in evaluation mode"):
+        objective(x, y)
+
+
+def test_what_is_no_teacher_and_no_student_is_named():
+    x, y = points()
+    with pytest.raises(ValueError, match="`teacher` must be callable, got a NoneType"):
+        DistributionalObjective(Classifier(network("student")), None)
+    with pytest.raises(ValueError, match=r"`network` must give Moments, .* got a Tensor"):
+        DistributionalObjective(network("student"), network("teacher").eval())(x, y)
+
+
 def test_nobody_teaches_himself():
     student = network("student").eval()
     with pytest.raises(ValueError, match="`teacher` must not share parameters"):

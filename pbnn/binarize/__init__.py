@@ -17,6 +17,7 @@ from pbnn.binarize.noisy_supervision import (
     LearnedWeights,
     WeightMapping,
     corrected_loss,
+    settle,
     supervision,
 )
 from pbnn.binarize.operations import Operations, count_operations
@@ -79,6 +80,7 @@ __all__ = [
     "set_progress",
     "set_source",
     "set_stage",
+    "settle",
     "share_of_ones",
     "standardised",
     "stochastic_sign",

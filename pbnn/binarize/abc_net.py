@@ -15,6 +15,12 @@ RIDGE = 1e-6
 levels are almost dependent."""
 
 
+def check_bases(name: str, bases: int) -> None:
+    """Refuse a number of bases that is no positive integer."""
+    if isinstance(bases, bool) or not isinstance(bases, int) or bases < 1:
+        raise ValueError(f"`{name}` must be a positive integer, got {bases}.")
+
+
 def base_shifts(bases: int) -> list[float]:
     r"""Where bases cut the weights, in standard deviations: :math:`u_m = -1 + 2\frac{m-1}{M-1}`.
 
@@ -23,8 +29,7 @@ def base_shifts(bases: int) -> list[float]:
     >>> base_shifts(1), base_shifts(3)
     ([0.0], [-1.0, 0.0, 1.0])
     """
-    if bases < 1:
-        raise ValueError(f"`bases` must be a positive integer, got {bases}.")
+    check_bases("bases", bases)
     return [-1 + 2 * m / (bases - 1) for m in range(bases)] if bases > 1 else [0.0]
 
 
@@ -98,8 +103,9 @@ class ABCWeights(SignWeights):
         self, shape: torch.Size | tuple[int, ...], slope: nn.Module, bases: int = 3
     ) -> None:
         super().__init__(shape, slope)
-        base_shifts(bases)
         self.bases = bases
+        # Not needed, but of M numbers: a state of other bases does not fit.
+        self.register_buffer("shifts", torch.tensor(base_shifts(bases)))
 
     def centred(self, weight: Tensor) -> Tensor:
         """What the middle one of the bases (of two, the lower) takes the signs of."""

@@ -141,7 +141,10 @@ def convert(
         odd = len(widths[name]) > 1 or 0 in widths[name]
         if odd and next(made.parameters(), None) is not None:
             got = f"{name!r} with {sorted(widths[name])} channels"
-            raise ValueError(f"Activations with parameters must have one width, got {got}.")
+            raise ValueError(
+                f"Activations with parameters must have one width, got {got}: give an `example`, "
+                "use a module for each place, or leave it by `replace`."
+            )
         like = next(network.parameters())
         new[id(module)] = made.to(like.device, like.dtype).train(module.training)
         replaced[name] = f"{type(module).__name__} by {recipe.nonlinearity}"
@@ -174,7 +177,7 @@ def _widths(network: nn.Module, names: list[str], example: Tensor | None) -> dic
         ]
         _look(network, example, hooks)
         return found
-    last = 1
+    last = 0
     for name, module in network.named_modules():
         last = next((n for own in WIDTHS if (n := getattr(module, own, None))), last)
         if name in found:
@@ -189,6 +192,8 @@ WIDTHS = ("out_channels", "out_features", "num_features")
 @torch.no_grad()
 def _look(network: nn.Module, example: Tensor, hooks: Iterable[RemovableHandle]) -> None:
     """Show an example to a network with hooks, and remove them."""
+    if not len(example):
+        raise ValueError("`example` must hold some inputs, got none.")
     try:
         with evaluating(network):
             network(example)
@@ -198,11 +203,12 @@ def _look(network: nn.Module, example: Tensor, hooks: Iterable[RemovableHandle])
 
 
 def _warn_of_constants(network: nn.Module, example: Tensor) -> None:
-    constant = []
+    """Name the layers all of whose signs are +1, of all bases where there are several."""
+    constant: dict[str, bool] = {}
 
     def look(name: str, activation: BinaryActivation, given: tuple[Tensor, ...]) -> None:
-        if bool((activation.margin(given[0]) >= 0).all()):
-            constant.append(name)
+        every = bool((activation.margin(given[0]) >= 0).all())
+        constant[name] = constant.get(name, True) and every
 
     hooks = [
         part.register_forward_pre_hook(lambda a, given, n=name: look(n, a, given))
@@ -211,10 +217,9 @@ def _warn_of_constants(network: nn.Module, example: Tensor) -> None:
         if isinstance(part, BinaryActivation)
     ]
     _look(network, example, hooks)
-    if constant:
-        constant = list(dict.fromkeys(constant))
+    if names := [name for name, every in constant.items() if every]:
         text = "is a ReLU called in a `forward`? Make it a module, or remove it."
-        warnings.warn(f"All signs that enter {constant} are +1: {text}", stacklevel=3)
+        warnings.warn(f"All signs that enter {names} are +1: {text}", stacklevel=3)
 
 
 MULTIPLYING = (nn.Linear, nn.Bilinear, nn.RNNBase, nn.modules.conv._ConvNd)

@@ -97,6 +97,13 @@ class _BinaryLayer(nn.Module, ABC):
         """Pre-activations."""
         return self.product(x if self.activation is None else self.activation(x))
 
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *more: Any) -> None:
+        """Weights that come without what makes their signs start as they would in `convert`."""
+        super()._load_from_state_dict(state, prefix, *more)
+        known = any(name.startswith(f"{prefix}binariser.") for name in state)
+        if self.binariser is not None and f"{prefix}weight" in state and not known:
+            self.binariser.start(self.weight)
+
     @abstractmethod
     def product(self, signs: Tensor, weight: Tensor | None = None) -> Tensor:
         """What the binary weights, or others, make of known inputs."""
@@ -187,5 +194,14 @@ LAYERS: dict[type[nn.Module], type[_BinaryLayer]] = {
 
 
 def binary_layers(model: nn.Module) -> dict[str, _BinaryLayer]:
-    """The binary layers of a model by name, in its order."""
+    """The binary layers of a model by name, in its order.
+
+    Raises
+    ------
+    ValueError
+        If it is no module.
+    """
+    if not isinstance(model, nn.Module):
+        hint = ": use its `network`" if hasattr(model, "network") else ""
+        raise ValueError(f"`model` must be a module, got a {type(model).__name__}{hint}.")
     return {n: module for n, module in model.named_modules() if isinstance(module, _BinaryLayer)}

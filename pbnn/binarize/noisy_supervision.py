@@ -164,9 +164,9 @@ class LearnedWeights(BiRealWeights):
     r"""Latent weights :math:`W \mapsto \alpha \operatorname{sgn} \hat q` of a learned mapping q̂.
 
     The mapping starts as the identity (`WeightMapping.start`), so that a pretrained binary network
-    starts as it is; weights that are loaded later need `start` again. `supervision` then pulls q̂
-    towards the signs of W, and the loss of the data flows through the sign (straight-through) into
-    θ and W. α is the mean magnitude of q̂ in a filter, held constant.
+    starts as it is, also one that is loaded later. `supervision` then pulls q̂ towards the signs of
+    W, and the loss of the data flows through the sign (straight-through) into θ and W. α is the
+    mean magnitude of q̂ in a filter, held constant.
 
     Parameters
     ----------
@@ -253,3 +253,15 @@ def supervision(network: nn.Module, plus: float = 0.0, minus: float = 0.0) -> Te
     if not losses:
         raise ValueError("`network` must have convolutions of learned weights, got none.")
     return torch.stack(losses).sum()
+
+
+@torch.no_grad()
+def settle(network: nn.Module) -> None:
+    """Make learned weights plain ones, W ← q̂ with `BiRealWeights`, and drop their mappings.
+
+    The network computes what it did, and its state is one of a Bi-Real-Net.
+    """
+    for layer in binary_layers(network).values():
+        if isinstance(layer.binariser, LearnedWeights):
+            layer.weight.copy_(layer.rounded())
+            layer.binariser = BiRealWeights(layer.weight.shape, layer.binariser.slope)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Generator, Size, Tensor, nn
 
-from pbnn.binarize.abc_net import ABCActivation, ABCWeights, base_shifts
+from pbnn.binarize.abc_net import ABCActivation, ABCWeights, check_bases
 from pbnn.binarize.bi_real_net import BiRealWeights, approx_sign
 from pbnn.binarize.binary_net import (
     ClippedWeights,
@@ -35,7 +35,8 @@ def check_known(name: str, value: str, known: Iterable[str] | Mapping[str, Any])
     """Refuse an unknown value, with those that resemble it."""
     names = list(known)
     if value not in names:
-        close = difflib.get_close_matches(str(value), names, n=3)
+        written = str(value).lower().replace("-", "_")
+        close = difflib.get_close_matches(written, names, n=3)
         listed = ", ".join(map(repr, names))
         hint = f"did you mean {' or '.join(close)}?" if close else f"one of {listed}."
         raise ValueError(f"`{name}` must be known, got {value!r}: {hint}")
@@ -92,7 +93,7 @@ class Recipe:
     shift : str
         One of `SHIFTS`, or "".
     weight_bases : int
-        M of "abc" weights; others have one.
+        M of "abc" weights, which have a gradient of their own; others have one.
     activation_bases : int, optional
         N of `ABCActivation`, with thresholds and a gradient of its own; one plain sign without.
     first, last : bool
@@ -141,11 +142,11 @@ class Recipe:
         check_known("trainable", self.trainable, ("", "layer", "channel"))
         check_known("nonlinearity", self.nonlinearity, NONLINEARITIES)
         Threshold(self.threshold)
-        base_shifts(self.weight_bases)
+        check_bases("weight_bases", self.weight_bases)
         if self.weight_bases > 1 and self.weights != "abc":
             raise ValueError(f"`weight_bases` must be 1 for {self.weights!r} weights.")
         if self.activation_bases is not None:
-            base_shifts(self.activation_bases)
+            check_bases("activation_bases", self.activation_bases)
             if self.threshold or self.trainable or self.shift:
                 raise ValueError("`activation_bases` have thresholds of their own, got others too.")
         if isinstance(self.keep, str):

@@ -135,8 +135,9 @@ def test_a_recipe_has_its_bases():
 
 def test_bases_of_a_recipe_are_checked():
     for field in ("weight_bases", "activation_bases"):
-        with pytest.raises(ValueError, match="`bases` must be a positive integer, got 0"):
-            Recipe(weights="abc", **{field: 0})
+        for value in (0, 2.5, "2", True):
+            with pytest.raises(ValueError, match=f"`{field}` must be a positive integer, got"):
+                Recipe(weights="abc", **{field: value})
     with pytest.raises(ValueError, match="`weight_bases` must be 1 for 'xnor' weights"):
         Recipe(weights="xnor", weight_bases=2)
     with pytest.raises(ValueError, match="`activation_bases` have thresholds of their own"):
@@ -158,3 +159,24 @@ def test_the_signs_of_a_layer_are_those_of_a_base_that_it_has(bases):
     signs = hard_sign(ABCWeights(weight.shape, identity, bases).centred(weight))
     found = [torch.equal(signs, base) for base in weight_bases(weight, bases)]
     assert found.index(True) == (bases - 1) // 2
+
+
+def test_a_state_of_other_bases_does_not_fit():
+    twin = lenet((1, 8, 8), (4, 8), 16, kernel=3, generator=generator(0, "model"))
+    one, three = (convert(twin, Recipe(weights="abc", weight_bases=m)).network for m in (1, 3))
+    with pytest.raises(RuntimeError, match=r"size mismatch for 4.binariser.shifts"):
+        three.load_state_dict(one.state_dict())
+    assert not three.load_state_dict(twin.state_dict(), strict=False).unexpected_keys
+
+
+def test_a_constant_base_beside_others_is_no_matter():
+    twin = lenet((1, 8, 8), (4, 8), 16, kernel=3, generator=generator(0, "model"))
+    x = torch.rand(6, 1, 8, 8, generator=generator(0, "x"))
+    twin.eval()[2].bias.data.fill_(0.45)
+    twin[2].weight.data.fill_(0.01)  # beyond the threshold −½ and 0, not beyond ½
+    convert(twin, "abc_net", example=x)
+    twin[2].bias.data.fill_(0.9)
+    with pytest.warns(UserWarning, match=r"All signs that enter \['4'\] are \+1"):
+        convert(twin, "abc_net", example=x)
+    with pytest.raises(ValueError, match="`example` must hold some inputs"):
+        convert(twin, "abc_net", example=x[:0])

@@ -443,3 +443,15 @@ def test_a_layer_says_what_it_is():
     assert "(8, 4, 3, 3)" in repr(network[4])
     set_stage(network, "activations")
     assert "real weights" in repr(network[4])
+
+
+def test_what_convert_gives_is_not_the_network_itself():
+    converted = convert(model(), "xnor_net")
+    for take in (after_step, check_latents, binary_layers, lambda c: convert(c, "xnor_net")):
+        with pytest.raises(ValueError, match="got a Converted: use its `network`"):
+            take(converted)
+
+
+def test_names_as_papers_write_them_are_understood_as_a_hint():
+    with pytest.raises(ValueError, match="did you mean xnor_net"):
+        convert(model(), "XNOR-Net")

@@ -21,6 +21,7 @@ from pbnn.binarize import (
     corrected_loss,
     count_operations,
     set_stage,
+    settle,
     supervision,
 )
 from pbnn.functional import hard_sign
@@ -103,6 +104,49 @@ def test_a_trained_binary_network_starts_as_it_is():
     plain, learned = (convert(twin, name).network for name in ("bi_real_net", "noisy_supervision"))
     assert binary_layers(learned).keys() == binary_layers(plain).keys()
     torch.testing.assert_close(learned(x), plain(x), rtol=1e-4, atol=1e-4)
+
+
+def trained():
+    network = convert(model(), "bi_real_net").network
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * normal(*parameter.shape).float())
+    return network
+
+
+def test_a_state_that_is_loaded_later_starts_as_it_is_too():
+    before, late = trained(), convert(model(), "noisy_supervision").network
+    late.load_state_dict(before.state_dict(), strict=False)
+    for (_, ours), (_, theirs) in zip(
+        binary_layers(late).items(), binary_layers(before).items(), strict=True
+    ):
+        assert torch.equal(ours.signs(), theirs.signs())
+        torch.testing.assert_close(ours.rounded(), theirs.weight)
+
+
+def test_its_own_state_is_loaded_as_it_was():
+    network, again = (convert(model(), "noisy_supervision").network for _ in range(2))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * normal(*parameter.shape).float())
+    again.load_state_dict(network.state_dict())
+    x = torch.rand(6, 1, 8, 8, generator=generator(0, "more"))
+    assert torch.equal(again.eval()(x), network.eval()(x))
+
+
+def test_a_settled_network_computes_what_it_did_without_a_mapping():
+    network = convert(model(), "noisy_supervision").network.double().eval()
+    with torch.no_grad():
+        for layer in binary_layers(network).values():
+            for parameter in layer.binariser.parameters():
+                parameter.add_(0.1 * normal(*parameter.shape))
+    x = torch.rand(6, 1, 8, 8, generator=generator(0, "more")).double()
+    before = network(x)
+    settle(network)
+    torch.testing.assert_close(network(x), before)
+    plain = convert(model(), "bi_real_net").network.double().eval()
+    plain.load_state_dict(network.state_dict())
+    torch.testing.assert_close(plain(x), before)
 
 
 @pytest.mark.parametrize(("kernel", "numbers"), [(3, 72), (1, 8)])

@@ -154,3 +154,11 @@ def test_an_activation_without_channels_is_no_matter_but_of_parameters():
 def test_channels_are_a_positive_number():
     with pytest.raises(ValueError, match="`channels` must be a positive integer, got 0"):
         RPReLU(0)
+
+
+def test_an_activation_before_any_layer_has_no_width_to_guess():
+    model = nn.Module()
+    model.act = nn.ReLU()
+    model.layers = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
+    with pytest.raises(ValueError, match=r"'act' with \[0\] channels: give an `example`"):
+        convert(model, "react_net")
