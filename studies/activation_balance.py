@@ -2,11 +2,13 @@
 
 Trains an XNOR-Net and a Bi-Real-Net at every threshold of their activations, and the other systems
 at theirs, on shared networks, budget, batches and starts, and measures the balance of their signs
-on the way (`pbnn.balance`). Thresholds are chosen on validation images; the test images are used
-once, for the figures of the tables. Differences are paired by seed, with 95% intervals.
+on the way (`pbnn.balance`). Some start at another's trained network, or learn from it. Thresholds
+are chosen on validation images; the test images are used once, for the figures of the tables.
+Differences are paired by seed, with 95% intervals.
 
 ``python studies/activation_balance.py --workers 2`` writes reports/activation_balance: table.csv
-and balance.md, the claims of the papers with their verdicts in claims.csv, and four figures.
+and balance.md, the claims of the papers with their verdicts in claims.csv, what the bases of an
+ABC-Net cost in bases.csv, and five figures.
 ``--preset quick`` is a look at it in a few minutes. Interrupt it at will: it goes on.
 """
 
@@ -49,8 +51,8 @@ class Config(Places):
     """What to train, how often, and where to write it."""
 
     preset: Literal["quick", "full"] = "full"
-    """full: the committed report, two hours on two cores; quick: two seeds, one epoch, three
-    thresholds."""
+    """full: the committed report, an hour and a half on two cores; quick: two seeds, one epoch,
+    three thresholds."""
     datasets: tuple[str, ...] = ("mnist", "fashion_mnist")
     """Of mnist, fashion_mnist, cifar10, digits."""
     networks: tuple[str, ...] = tuple(NETWORKS_OF)
