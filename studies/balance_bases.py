@@ -169,7 +169,7 @@ def figure_of(frame: pd.DataFrame, table: pd.DataFrame) -> Figure:
             axes.errorbar(x, y, yerr=half, capsize=1.5, linewidth=0.7, **look)
         axes.set_xlabel(COSTS[cost])
         axes.set_title(dataset)
-        if cost in ("binary", "saved_megabytes"):
+        if cost == "binary":
             axes.set_xscale("log")
     label_rows(axes_of, "test accuracy, %")
     legend(figure, order, order, [], len(COSTS))

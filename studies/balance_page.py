@@ -202,8 +202,9 @@ def threshold_figure(frame: pd.DataFrame) -> Figure:
 
 
 def entropy_figure(rows: pd.DataFrame) -> Figure:
-    """Test accuracy against the entropy of the activations' signs."""
-    rows = rows[rows["entropy"].notna() & ~rows["method"].str.endswith("_long")]
+    """Test accuracy against the entropy of the activations' signs, of networks trained alike."""
+    more = rows["method"].str.contains("_long|abc_net|_tuned|noisy")  # longer, or from another
+    rows = rows[rows["entropy"].notna() & ~more]
     panels, order = panels_of(rows), list(dict.fromkeys(rows["method"]))
     figure, (row,) = make_panels(len(panels), [1.0], height=2.2, share=False)
     for axes, (dataset, network) in zip(row, panels, strict=True):
