@@ -439,9 +439,14 @@ def test_an_interrupted_script_keeps_what_is_finished_and_leaves_no_process(tmp_
             assert time.monotonic() < deadline
             assert study.poll() is None
             time.sleep(0.01)
-        os.killpg(study.pid, signal.SIGINT)  # As a terminal does.
-        assert study.communicate(timeout=100) == ("interrupted\n", "")
-        assert study.returncode == 0
+        # As a terminal does. Python may lose one that arrives in a callback of its own; a user
+        # then presses again.
+        for _ in range(3):
+            os.killpg(study.pid, signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                study.wait(timeout=20)
+                break
+        assert (study.communicate(timeout=60), study.returncode) == (("interrupted\n", ""), 0)
         while time.monotonic() < deadline and alive(study.pid):
             time.sleep(0.05)
         assert not alive(study.pid)
