@@ -96,6 +96,9 @@ class Objective(nn.Module):
             got = f"{len(x)} and {len(y)}"
             raise ValueError(f"`x` and `y` must have the same positive length, got {got}.")
 
+    def meet(self, index: Tensor) -> None:
+        """Told before each batch which points of the data set it is of; forgotten here."""
+
     def value(self, risk: float) -> dict[str, float]:
         """The curve's figures; `objective` is what the best epoch is selected on."""
         return {"objective": risk, "risk": risk}
@@ -166,6 +169,10 @@ class PenalisedObjective(Objective):
     def check(self, x: Tensor, y: Tensor) -> None:
         """As the objective does."""
         self.objective.check(x, y)
+
+    def meet(self, index: Tensor) -> None:
+        """As the objective does."""
+        self.objective.meet(index)
 
     def value(self, risk: float) -> dict[str, float]:
         """The objective's figures."""

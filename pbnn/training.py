@@ -162,6 +162,7 @@ def fit(
             if step > config.frozen_from * steps:
                 for norm in norms:
                     norm.eval()
+            objective.meet(index)
             loss, risk = batch_loss(points[index], y[index], weight)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()

@@ -33,7 +33,7 @@ RANKS = [
     {"baselines"},
     {"evaluation", "objectives", "sampled"},
     {"class_risks", "distillation"},
-    {"certificates", "gradients", "training"},
+    {"certificates", "gradients", "representation", "training"},
     {"environment", "ledger", "sweep"},
     {"methods", "reporting", "study"},
 ]
@@ -53,6 +53,7 @@ ONLY = {
     "inputs": {"data", "features", "seeding"},
     "sampled": {"networks"},
     "distillation": {"functional", "objectives", "scores"},
+    "representation": {"binarize", "objectives"},
     "gradients": {"functional", "networks", "objectives"},
     "cluster": set(),
     "sweep": {"cluster", "files"},

@@ -77,13 +77,17 @@ class _BinaryLayer(nn.Module, ABC):
         self.register_parameter("bias", layer.bias)  # type: ignore[arg-type]
         self.binariser, self.activation = binariser, activation
         self.real_weights = False
+        self.mask: Tensor | None = None
 
     def binary_weight(self) -> Tensor:
-        """The weights that are multiplied: signs times scales; the latents in the first stage."""
+        """The weights that are multiplied: signs times scales; the latents in the first stage.
+
+        With a mask (`pbnn.representation.Held`) those that it prunes are 0.
+        """
         if self.binariser is None or self.real_weights:
             return self.weight
         weight: Tensor = self.binariser(self.weight)
-        return weight
+        return weight if self.mask is None else weight * self.mask
 
     def rounded(self) -> Tensor:
         """What the signs of the weights are taken of."""

@@ -30,6 +30,8 @@ def after_step(model: nn.Module) -> None:
     for layer in binary_layers(model).values():
         if layer.binariser is not None:
             layer.binariser.after_step(layer.weight)
+            if layer.mask is not None:  # centring moves what is pruned, too
+                layer.weight.mul_(layer.mask)
 
 
 def set_stage(model: nn.Module, stage: str) -> None:

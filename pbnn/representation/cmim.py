@@ -1,0 +1,240 @@
+"""CMIM: a binary network's activations are to tell its samples apart as the real-valued ones do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Generator, Tensor, nn
+
+from pbnn.binarize import binary_layers
+from pbnn.objectives import Objective
+from pbnn.representation.contrast import (
+    MemoryBank,
+    ProjectionHead,
+    Rule,
+    Strangers,
+    nce_loss,
+)
+from pbnn.representation.features import captured, evaluating, last_weights
+
+Pair = Literal["in_network", "teacher"]
+STRENGTH = 3.2
+"""Of the contrastive loss beside the other one, as released."""
+
+
+class Contrast(nn.Module):
+    r"""Contrastive loss of two embeddings of the same samples, in both directions.
+
+    .. math:: x = e^{v \cdot f/\tau} / Z
+
+    with Z the mean of the exponentials in the first batch times the number of samples.
+
+    Parameters
+    ----------
+    features : (int, int)
+        Numbers in a sample's first and second features.
+    labels : Tensor, shape (n,)
+        Classes of all samples to train on, for "other_class" strangers and for n.
+    count : int, optional
+        N strangers an anchor, drawn from a memory of all samples; without, the others of the batch.
+    rule : {"other_class", "any"}
+        Which samples are strangers.
+    temperature : float
+        τ.
+    train_heads : bool
+        Whether the heads are trained, or stay as they are drawn.
+    dim : int
+        Of the embeddings.
+    generator : torch.Generator
+        A CPU generator; draws heads and memory, and later strangers.
+
+    Raises
+    ------
+    ValueError
+        For a single class, or more strangers than there are samples to be strangers.
+    """
+
+    normaliser: Tensor
+
+    def __init__(
+        self,
+        features: tuple[int, int],
+        labels: Tensor,
+        *,
+        count: int | None = 4096,
+        rule: Rule = "other_class",
+        temperature: float = 0.1,
+        train_heads: bool = True,
+        dim: int = 128,
+        generator: Generator,
+    ) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"`temperature` must be positive, got {temperature}.")
+        # Also what refuses a single class.
+        self.strangers = Strangers(labels, 1 if count is None else count, rule)
+        self.labels, self.rule, self.in_batch = labels, rule, count is None
+        self.temperature, self.generator = temperature, generator
+        self.heads = nn.ModuleList(
+            ProjectionHead(size, dim, generator=generator) for size in features
+        ).requires_grad_(train_heads)
+        self.memories = nn.ModuleList(
+            MemoryBank(len(labels), dim, generator=generator) for _ in features if count
+        )
+        self.register_buffer("normaliser", torch.zeros(2))
+        self.to(labels.device)
+
+    def forward(self, first: Tensor, second: Tensor, index: Tensor) -> Tensor:
+        """The loss of features (B, ...) of the samples with these indices, to be minimised."""
+        ours, theirs = (head(part) for head, part in zip(self.heads, (first, second), strict=True))
+        if self.in_batch:
+            return self._of_batch(ours, theirs, index)
+        drawn = torch.cat([index[:, None], self.strangers.draw(index, self.generator)], 1)
+        loss = self._of_memory(0, ours, self.memories[1].rows[drawn])  # type: ignore[index]
+        loss = loss + self._of_memory(1, theirs, self.memories[0].rows[drawn])  # type: ignore[index]
+        memory: Any
+        for memory, rows in zip(self.memories, (ours, theirs), strict=True):
+            memory.update(index, rows.detach())
+        return loss
+
+    def _of_memory(self, direction: int, anchors: Tensor, rows: Tensor) -> Tensor:
+        """Twin first, then strangers."""
+        scores = torch.einsum("bnd,bd->bn", rows, anchors) / self.temperature
+        x = self._normalised(direction, scores.exp(), torch.ones_like(scores, dtype=torch.bool))
+        return nce_loss(x[:, 0], x[:, 1:], (rows.shape[1] - 1) / len(self.labels))
+
+    def _of_batch(self, ours: Tensor, theirs: Tensor, index: Tensor) -> Tensor:
+        scores = (ours @ theirs.T / self.temperature).exp()
+        itself = torch.eye(len(index), dtype=torch.bool, device=scores.device)
+        group = self.labels[index] if self.rule == "other_class" else index
+        strange = group[:, None] != group
+        loss = scores.new_zeros(())
+        for direction, values in enumerate((scores, scores.T)):
+            x = self._normalised(direction, values, strange | itself)
+            noise = strange.sum(1) / len(self.labels)
+            loss = loss + nce_loss(x.diagonal(), x * strange, noise)
+        return loss
+
+    def _normalised(self, direction: int, values: Tensor, counted: Tensor) -> Tensor:
+        with torch.no_grad():  # without a look at whether it is known yet, which waits for a GPU
+            mean = (values * counted).sum() / counted.sum() * len(self.labels)
+            known = self.normaliser[direction]
+            self.normaliser[direction] = torch.where(known > 0, known, mean)
+        return values / self.normaliser[direction].clone()
+
+
+class CMIM(Objective):
+    r"""Another objective plus the contrast of a binary network's features and real-valued ones.
+
+    .. math:: L = L_{objective} + \lambda L_{NCE}
+
+    Of one layer's signs and their own pre-activations ("in_network", the paper's), or of the
+    features before the last layer and a teacher's ("teacher", as released).
+
+    Parameters
+    ----------
+    objective : Objective
+        Its `network` is the binary one.
+    x, y : Tensor
+        All points to train on; one is looked at for the sizes of features.
+    pair : {"in_network", "teacher"}
+    teacher : Module, optional
+        A real-valued network in evaluation mode, for "teacher".
+    layer : str, optional
+        Whose inputs are the features: by default the last layer with weights, of a pair in the
+        network the last one that makes signs of its inputs.
+    strength : float
+        λ.
+    more
+        Of `Contrast`: count, rule, temperature, train_heads, dim, generator.
+
+    References
+    ----------
+    Shang, Xu, Zong, Nie, Yan (2022). Network Binarization via Contrastive Learning.
+    https://arxiv.org/abs/2207.02970
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        x: Tensor,
+        y: Tensor,
+        *,
+        pair: Pair = "in_network",
+        teacher: nn.Module | None = None,
+        layer: str | None = None,
+        strength: float = STRENGTH,
+        **more: Any,
+    ) -> None:
+        super().__init__()
+        if pair not in ("in_network", "teacher"):
+            raise ValueError(f"`pair` must be 'in_network' or 'teacher', got {pair!r}.")
+        if (pair == "teacher") != (teacher is not None):
+            raise ValueError(f"`teacher` must be given for the pair 'teacher' alone, got {pair!r}.")
+        if teacher is not None and any(module.training for module in teacher.modules()):
+            raise ValueError("`teacher` must be in evaluation mode: call `teacher.eval()`.")
+        self.objective, self.strength, self.pair = objective, strength, pair
+        # Within a tuple, as torch would make a part of ours of a module.
+        self._teacher = (teacher,)
+        self._index: Tensor | None = None
+        self.layer = self._layer_of(objective.network) if layer is None else layer
+        with torch.no_grad(), evaluating(objective.network):
+            sizes = [
+                part[0].numel() for part in self._pair(x[:2], lambda: objective.network(x[:2]))
+            ]
+        self.contrast = Contrast((sizes[0], sizes[1]), y, **more)
+
+    @property
+    def network(self) -> Any:  # type: ignore[override]
+        """That of the objective."""
+        return self.objective.network
+
+    def check(self, x: Tensor, y: Tensor) -> None:
+        """As the objective does, and that the points are those of the contrast."""
+        self.objective.check(x, y)
+        if len(y) != len(self.contrast.labels):
+            got = f"{len(y)} and {len(self.contrast.labels)}"
+            raise ValueError(f"`y` must be the points that the contrast was made for, got {got}.")
+
+    def value(self, risk: float) -> dict[str, float]:
+        """The objective's figures."""
+        return self.objective.value(risk)
+
+    def meet(self, index: Tensor) -> None:
+        """Remember which points the next batch is of."""
+        self._index = index
+
+    def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
+        """The loss to minimise and the objective's risk; in evaluation the objective alone."""
+        if not self.training:
+            found: tuple[Tensor, Tensor] = self.objective(x, y, kl_weight)
+            return found
+        if self._index is None or len(self._index) != len(x):
+            raise ValueError("`meet` must tell the indices of the batch first, as `fit` does.")
+        results = []
+        first, second = self._pair(x, lambda: results.append(self.objective(x, y, kl_weight)))
+        ((loss, risk),) = results
+        return loss + self.strength * self.contrast(first, second, self._index), risk
+
+    def _layer_of(self, network: nn.Module) -> str:
+        """The last that makes signs, or the last with weights."""
+        if self.pair == "in_network":
+            names = [n for n, layer in binary_layers(network).items() if layer.activation]
+            if not names:
+                raise ValueError("`objective` must have a network with layers of binary inputs.")
+            return f"{names[-1]}.activation"
+        return last_weights(network)
+
+    def _pair(self, x: Tensor, compute: Callable[[], Any]) -> tuple[Tensor, Tensor]:
+        """Features of a batch: of the binary network and real-valued ones, while it computes."""
+        with captured(self.network, self.layer) as ours:
+            compute()
+        if self.pair == "in_network":
+            return ours["output"].flatten(1), ours["input"].flatten(1)
+        (teacher,) = self._teacher
+        assert teacher is not None
+        with torch.no_grad(), captured(teacher, last_weights(teacher)) as theirs:
+            teacher(x)
+        return ours["input"].flatten(1), theirs["input"].flatten(1)

@@ -1,0 +1,229 @@
+"""Pruning by magnitude: masks of a whole network, rounds with a rewind, and their overlap."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Generator, Tensor, nn
+
+from pbnn.binarize import binary_layers
+
+Masks = dict[str, Tensor]
+"""For each weight by name, which of its numbers are kept (bool)."""
+
+
+def check_sparsity(sparsity: float) -> None:
+    """Refuse a share of pruned weights outside [0, 1)."""
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"`sparsity` must lie in [0, 1), got {sparsity}.")
+
+
+def prunable(network: nn.Module, *, last: bool = False) -> dict[str, nn.Parameter]:
+    """Weights of dense layers and convolutions by name, the scores' (the last) left out."""
+    weights = {
+        name: parameter
+        for name, parameter in network.named_parameters()
+        if parameter.ndim > 1 and name.endswith("weight") and ".binariser." not in name
+        and ".activation." not in name
+    }  # fmt: skip
+    names = list(weights) if last else list(weights)[:-1]
+    return {name: weights[name] for name in names}
+
+
+def kept_of(count: int, sparsity: float) -> int:
+    """Weights kept of so many: the nearest integer to the share.
+
+    Examples
+    --------
+    >>> kept_of(10, 0.75)
+    3
+    """
+    check_sparsity(sparsity)
+    return count - int(count * sparsity + 0.5)
+
+
+def magnitude_masks(
+    weights: Mapping[str, Tensor], sparsity: float, within: Masks | None = None
+) -> Masks:
+    """Keep the largest magnitudes of all weights together, exactly 1 − `sparsity` of them.
+
+    Of equal magnitudes the earlier ones are kept.
+
+    Parameters
+    ----------
+    weights : dict of str to Tensor
+    sparsity : float
+        Share of all weights that are pruned, in [0, 1).
+    within : dict, optional
+        Masks of an earlier round: what they prune stays pruned.
+
+    Examples
+    --------
+    >>> magnitude_masks({"a": torch.tensor([0.1, -3.0]), "b": torch.tensor([2.0, 0.0])}, 0.5)
+    {'a': tensor([False,  True]), 'b': tensor([ True, False])}
+    """
+    sizes = {name: weight.abs().detach().clone() for name, weight in weights.items()}
+    for name, size in sizes.items():
+        if within is not None:
+            size[~within[name]] = -1
+    return _best(sizes, sparsity)
+
+
+def random_masks(weights: Mapping[str, Tensor], sparsity: float, generator: Generator) -> Masks:
+    """Keep weights at random, exactly 1 − `sparsity` of all.
+
+    Parameters
+    ----------
+    generator : torch.Generator
+        A CPU generator.
+    """
+    return _best(
+        {
+            name: torch.rand(weight.shape, generator=generator).to(weight.device)
+            for name, weight in weights.items()
+        },
+        sparsity,
+    )
+
+
+def _best(sizes: Mapping[str, Tensor], sparsity: float) -> Masks:
+    flat = torch.cat([size.flatten() for size in sizes.values()])
+    order = flat.argsort(descending=True, stable=True)[: kept_of(len(flat), sparsity)]
+    kept = torch.zeros_like(flat, dtype=torch.bool)
+    kept[order] = True
+    parts = kept.split([size.numel() for size in sizes.values()])
+    return {
+        name: part.view(size.shape) for (name, size), part in zip(sizes.items(), parts, strict=True)
+    }
+
+
+class Held:
+    """Masks on a network: pruned weights are 0, and stay 0 while it trains, until `remove`.
+
+    Gradients of pruned weights are 0 too. A binary layer with a mask multiplies by weights in
+    {−1, 0, +1} times its scales: it is ternary.
+
+    Parameters
+    ----------
+    network : Module
+    masks : dict
+        By names of weights, as `magnitude_masks` gives them.
+
+    Raises
+    ------
+    ValueError
+        For a mask that fits no weight.
+    """
+
+    def __init__(self, network: nn.Module, masks: Masks) -> None:
+        weights = dict(network.named_parameters())
+        for name, mask in masks.items():
+            if name not in weights or weights[name].shape != mask.shape:
+                got = f"{name!r} of shape {tuple(mask.shape)}"
+                raise ValueError(f"`masks` must fit weights of the network, got {got}.")
+        self._hooks = []
+        self._layers = []
+        binary = binary_layers(network)
+        for name, mask in masks.items():
+            weight = weights[name]
+            with torch.no_grad():
+                weight.mul_(mask)
+            self._hooks.append(weight.register_hook(lambda grad, m=mask: grad * m))
+            if (layer := binary.get(name.rpartition(".")[0])) is not None:
+                layer.mask = mask
+                self._layers.append(layer)
+
+    def remove(self) -> None:
+        """Let the pruned weights go."""
+        for hook in self._hooks:
+            hook.remove()
+        for layer in self._layers:
+            layer.mask = None
+
+
+def prune_in_rounds(
+    network: nn.Module,
+    train: Callable[[nn.Module], object],
+    rewind: Mapping[str, Tensor],
+    *,
+    sparsity: float,
+    rounds: int,
+) -> Masks:
+    """Train, prune the smallest of what is left, rewind; so many times.
+
+    Each round prunes the same share of what the last one left, :math:`1 - (1 - s)^{1/R}`.
+
+    Parameters
+    ----------
+    network : Module
+        Left at the state `rewind`, whole: hold the masks to train it on (`Held`).
+    train : callable
+        Trains the network in place; what it learns decides the masks.
+    rewind : dict
+        A state of the network, from its start or early in its training.
+    sparsity : float
+        At the end, in [0, 1).
+    rounds : int
+        R.
+
+    References
+    ----------
+    Frankle, Dziugaite, Roy, Carbin (2020). Linear mode connectivity and the lottery ticket
+    hypothesis. https://arxiv.org/abs/1912.05671
+    Caron, Morcos, Bojanowski, Mairal, Joulin (2020). Pruning convolutional neural networks with
+    self-supervision. https://arxiv.org/abs/2001.03554
+    """
+    check_sparsity(sparsity)
+    if rounds < 1:
+        raise ValueError(f"`rounds` must be a positive integer, got {rounds}.")
+    rewind = copy.deepcopy(dict(rewind))
+    masks: Masks = {
+        name: torch.ones_like(weight, dtype=torch.bool)
+        for name, weight in prunable(network).items()
+    }
+    for done in range(1, rounds + 1):
+        network.load_state_dict(rewind)
+        held = Held(network, masks)
+        train(network)
+        masks = magnitude_masks(prunable(network), 1 - (1 - sparsity) ** (done / rounds), masks)
+        held.remove()
+    network.load_state_dict(rewind)
+    return masks
+
+
+def sparsity_of(masks: Masks) -> float:
+    """Share of the weights that masks prune."""
+    total = sum(mask.numel() for mask in masks.values())
+    return 1 - float(sum(mask.sum() for mask in masks.values())) / total
+
+
+def jaccard(first: Masks, second: Masks) -> float:
+    r"""Overlap of kept weights, :math:`|A \cap B| / |A \cup B|`.
+
+    Examples
+    --------
+    >>> first = {"a": torch.tensor([True, True, False])}
+    >>> jaccard(first, {"a": torch.tensor([False, True, True])})
+    0.3333333333333333
+    """
+    if first.keys() != second.keys():
+        raise ValueError(
+            f"`first` and `second` must have the same weights, got {[*first]} and {[*second]}."
+        )
+    both = sum(int((first[name] & second[name]).sum()) for name in first)
+    either = sum(int((first[name] | second[name]).sum()) for name in first)
+    return both / max(1, either)
+
+
+def jaccard_by_chance(sparsity: float) -> float:
+    r"""Overlap of two random masks of a density d = 1 − s, about :math:`d/(2 - d)`.
+
+    Examples
+    --------
+    >>> round(jaccard_by_chance(0.8), 3)
+    0.111
+    """
+    check_sparsity(sparsity)
+    return (1 - sparsity) / (1 + sparsity)

@@ -1,0 +1,140 @@
+"""Pruning: exact sparsity, what stays 0, rewinds, overlaps."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pbnn.backbones import lenet
+from pbnn.binarize import RECIPES, after_step, binary_layers, convert
+from pbnn.representation import (
+    Held,
+    jaccard,
+    jaccard_by_chance,
+    magnitude_masks,
+    prunable,
+    prune_in_rounds,
+    random_masks,
+    sparsity_of,
+)
+from pbnn.seeding import generator
+
+
+def model():
+    return lenet((1, 8, 8), (4, 8), 16, kernel=3, generator=generator(0, "model"))
+
+
+def points():
+    return torch.rand(40, 1, 8, 8, generator=generator(0, "x")), torch.arange(40) % 10
+
+
+def some_steps(network, count=5):
+    x, y = points()
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
+    for _ in range(count):
+        optimiser.zero_grad()
+        F.cross_entropy(network.train()(x), y).backward()
+        optimiser.step()
+        after_step(network)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.875, 0.99])
+def test_sparsity_is_exact_and_the_largest_are_kept(sparsity):
+    weights = prunable(model())
+    total = sum(w.numel() for w in weights.values())
+    masks = magnitude_masks(weights, sparsity)
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    assert kept == total - round(total * sparsity)
+    assert sparsity_of(masks) == pytest.approx(sparsity, abs=1 / total)
+    sizes = torch.cat([w.detach().abs().flatten() for w in weights.values()])
+    flat = torch.cat([mask.flatten() for mask in masks.values()])
+    if sparsity > 0:
+        assert sizes[flat].min() >= sizes[~flat].max()
+    drawn = random_masks(weights, sparsity, generator(0, "mask"))
+    assert sum(int(mask.sum()) for mask in drawn.values()) == kept
+
+
+def test_what_was_pruned_stays_pruned():
+    weights = prunable(model())
+    first = magnitude_masks(weights, 0.5)
+    with torch.no_grad():
+        for name, mask in first.items():
+            weights[name][~mask] = 100.0
+    second = magnitude_masks(weights, 0.7, first)
+    assert all(not (second[name] & ~mask).any() for name, mask in first.items())
+    assert sparsity_of(second) == pytest.approx(0.7, abs=1e-3)
+
+
+def test_the_scores_are_not_pruned():
+    assert list(prunable(model())) == ["0.weight", "4.weight", "9.weight"]
+    assert list(prunable(model(), last=True))[-1] == "12.weight"
+    learned = convert(model(), "noisy_supervision").network
+    assert list(prunable(learned)) == ["0.weight", "4.weight", "9.weight"]
+
+
+@pytest.mark.parametrize("recipe", [None, *RECIPES])
+def test_pruned_weights_and_their_gradients_stay_0(recipe):
+    network = model() if recipe is None else convert(model(), recipe).network
+    weights = prunable(network)
+    masks = random_masks(weights, 0.8, generator(0, "mask"))
+    held = Held(network, masks)
+    some_steps(network)
+    for name, mask in masks.items():
+        assert not weights[name][~mask].any()
+        assert not weights[name].grad[~mask].any()
+        assert weights[name].grad[mask].any()
+    for name, layer in binary_layers(network).items():
+        effective = layer.binary_weight()
+        assert not effective[~masks[f"{name}.weight"]].any()
+        assert (effective[masks[f"{name}.weight"]] != 0).all()
+    held.remove()
+    some_steps(network, 1)
+    assert all(weights[name][~mask].any() for name, mask in masks.items())
+
+
+def test_a_network_is_left_at_its_rewind_to_the_bit():
+    network = model()
+    some_steps(network, 2)
+    rewind = {name: value.clone() for name, value in network.state_dict().items()}
+    trained = []
+
+    def train(network):
+        trained.append(sum(int((w == 0).sum()) for w in prunable(network).values()))
+        some_steps(network, 3)
+
+    masks = prune_in_rounds(network, train, rewind, sparsity=0.75, rounds=2)
+    assert all(torch.equal(value, rewind[name]) for name, value in network.state_dict().items())
+    total = sum(mask.numel() for mask in masks.values())
+    assert trained == [0, round(total * 0.5)]
+    assert sparsity_of(masks) == pytest.approx(0.75, abs=1 / total)
+
+
+def test_masks_overlap_by_chance_as_they_should():
+    weights = {"a": torch.zeros(400, 500)}
+    for sparsity in (0.5, 0.8, 0.9):
+        first, second = (random_masks(weights, sparsity, generator(s, "mask")) for s in (0, 1))
+        found, expected = jaccard(first, second), jaccard_by_chance(sparsity)
+        # The overlap is hypergeometric.
+        n, kept = 200_000, round(200_000 * (1 - sparsity))
+        mean = kept * kept / n
+        spread = math.sqrt(mean * (1 - kept / n) * (n - kept) / (n - 1))
+        low, high = ((mean + side * 5 * spread) / (2 * kept - mean - side * 5 * spread)
+                     for side in (-1, 1))  # fmt: skip
+        assert low <= found <= high
+        assert low <= expected <= high
+    assert jaccard(first, first) == 1
+
+
+def test_bad_masks_are_refused():
+    for sparsity in (-0.1, 1.0, math.nan):
+        with pytest.raises(ValueError, match=r"`sparsity` must lie in \[0, 1\)"):
+            magnitude_masks(prunable(model()), sparsity)
+    with pytest.raises(ValueError, match="`masks` must fit weights of the network, got 'b'"):
+        Held(model(), {"b": torch.ones(3, dtype=torch.bool)})
+    with pytest.raises(ValueError, match="`rounds` must be a positive integer, got 0"):
+        prune_in_rounds(model(), some_steps, model().state_dict(), sparsity=0.5, rounds=0)
+    with pytest.raises(ValueError, match="must have the same weights"):
+        jaccard({"a": torch.ones(1)}, {"b": torch.ones(1)})
