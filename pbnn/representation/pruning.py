@@ -33,11 +33,11 @@ def prunable(network: nn.Module, *, last: bool = False) -> dict[str, nn.Paramete
 
 
 def kept_of(count: int, sparsity: float) -> int:
-    """Weights kept of so many: the nearest integer to the share.
+    """Weights kept of so many, when the nearest integer to the share is pruned.
 
     Examples
     --------
-    >>> kept_of(10, 0.75)
+    >>> kept_of(10, 0.72)
     3
     """
     check_sparsity(sparsity)
