@@ -146,20 +146,17 @@ class RiskObjective(LossObjective):
         return loss, self.loss.risk(output, y).mean().detach()
 
 
-class PenalisedObjective(Objective):
-    r"""Another objective plus a term of the network alone, such as a supervision of its weights.
+class WrappedObjective(Objective):
+    """What adds to the loss of another objective, whose network, checks and curve are its own.
 
     Parameters
     ----------
     objective : Objective
-        Its network, checks and curve are this one's.
-    term : callable
-        Gives a scalar to be added, without arguments, at each step.
     """
 
-    def __init__(self, objective: Objective, term: Callable[[], Tensor]) -> None:
+    def __init__(self, objective: Objective) -> None:
         super().__init__()
-        self.objective, self.term = objective, term
+        self.objective = objective
 
     @property
     def network(self) -> Any:  # type: ignore[override]
@@ -177,6 +174,21 @@ class PenalisedObjective(Objective):
     def value(self, risk: float) -> dict[str, float]:
         """The objective's figures."""
         return self.objective.value(risk)
+
+
+class PenalisedObjective(WrappedObjective):
+    """Another objective plus a term of the network alone, such as a supervision of its weights.
+
+    Parameters
+    ----------
+    objective : Objective
+    term : callable
+        Gives a scalar to be added, without arguments, at each step.
+    """
+
+    def __init__(self, objective: Objective, term: Callable[[], Tensor]) -> None:
+        super().__init__(objective)
+        self.term = term
 
     def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
         """The objective's loss plus the term, and its risk."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from balance_claims import interval
 from balance_runs import NETWORKS
 from matplotlib.figure import Figure
-from recipes_studied import AXES, METHODS, SHARED
+from recipes_studied import AXES, METHODS, SHARED, bases_of
 from torch import Tensor, nn
 
 from pbnn.binarize import base_scales, convert, count_operations, weight_bases
@@ -46,11 +45,7 @@ SCALE = {"parameter_bits": 1e-3, "binary": 1e-6}
 
 def arms_of(frame: pd.DataFrame) -> list[tuple[str, int, int]]:
     """Methods with bases, M and N."""
-    found = []
-    for method in frame["method"].unique():
-        if match := re.fullmatch(r"abc_net_(\d+)x(\d+)", str(method)):
-            found.append((str(method), int(match[1]), int(match[2])))
-    return found
+    return [(m, *sizes) for m in frame["method"].unique() if (sizes := bases_of(m))]
 
 
 def write_costs(records: list[dict[str, Any]], folder: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
-from recipes_studied import BASES, RATES, TUNING, noisy
+from recipes_studied import BASES, RATES, TUNING, bases_of, noisy
 from scipy import stats
 
 COLUMNS = (
@@ -109,11 +109,10 @@ def several_bases(group: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
     The mean of a seed's runs over the other axis.
     """
-    runs = group[group["method"].str.startswith("abc_net_")]
+    sizes = group["method"].map(bases_of)
+    runs = group[sizes.notna()].assign(M=sizes.dropna().str[0], N=sizes.dropna().str[1])
     if not len(runs):
         return
-    sizes = runs["method"].str.extract(r"abc_net_(?P<M>\d+)x(?P<N>\d+)").astype(int)
-    runs = runs.assign(**sizes)
     for axis, other in (("M", "N"), ("N", "M")):
         means = runs.groupby([axis, "seed"])["accuracy"].mean().reset_index()
         listed = ", ".join(str(size) for size in sorted({*runs[other]}))

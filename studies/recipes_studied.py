@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from typing import Any
 
 from pbnn.binarize import RECIPES, Recipe
@@ -53,6 +54,12 @@ def tuned_arms(slow: str = "") -> dict[str, dict[str, Any]]:
 def bases(weights: int, activations: int) -> str:
     """The arm of so many bases."""
     return f"abc_net_{weights}x{activations}"
+
+
+def bases_of(arm: str) -> tuple[int, int] | None:
+    """M and N of an arm of `bases`; None of another."""
+    match = re.fullmatch(r"abc_net_(\d+)x(\d+)", arm)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 TUNING = {"": 0.005, "_slow": 0.001}

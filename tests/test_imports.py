@@ -53,7 +53,7 @@ ONLY = {
     "inputs": {"data", "features", "seeding"},
     "sampled": {"networks"},
     "distillation": {"functional", "objectives", "scores"},
-    "representation": {"binarize", "objectives"},
+    "representation": {"binarize", "distillation", "objectives"},
     "gradients": {"functional", "networks", "objectives"},
     "cluster": set(),
     "sweep": {"cluster", "files"},

@@ -197,6 +197,10 @@ LAYERS: dict[type[nn.Module], type[_BinaryLayer]] = {
 """The binary layer that stands in for a real one."""
 
 
+WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, _BinaryLayer)
+"""Dense layers and convolutions, real and binary."""
+
+
 def binary_layers(model: nn.Module) -> dict[str, _BinaryLayer]:
     """The binary layers of a model by name, in its order.
 

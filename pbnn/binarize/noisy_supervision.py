@@ -192,9 +192,10 @@ class LearnedWeights(BiRealWeights):
         mapping: nn.Module | None = None,
     ) -> None:
         super().__init__(shape, slope)
-        neighbours = len(shape) == 4 and max(shape[2:]) > 1
-        default = WeightMapping(shape[1], 3 if neighbours else 1)
-        self.mapping = default if mapping is None else mapping
+        if mapping is None:
+            neighbours = len(shape) == 4 and max(shape[2:]) > 1
+            mapping = WeightMapping(shape[1], 3 if neighbours else 1)
+        self.mapping = mapping
         parameter = next(self.mapping.parameters(), torch.zeros(()))
         try:
             with torch.no_grad(), evaluating(self.mapping):

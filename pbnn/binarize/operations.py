@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pbnn.binarize.layers import _BinaryLayer, binary_layers, evaluating
+from pbnn.binarize.layers import WEIGHTED, _BinaryLayer, binary_layers, evaluating
 
 
 class Operations(NamedTuple):
@@ -70,12 +70,11 @@ def count_operations(network: nn.Module, image: tuple[int, ...]) -> Operations:
             products *= len(getattr(module.activation, "scales", [1]))
         counts["binary" if binary else "real"] += products
 
-    kinds = (nn.Linear, nn.modules.conv._ConvNd, _BinaryLayer)
     signed = [layer for layer in binary_layers(network).values() if _binary_weights(layer)]
     # What makes the signs of weights does so once, and not for each input.
     makers = [layer.binariser for layer in binary_layers(network).values() if layer.binariser]
     making = {id(module) for maker in makers for module in maker.modules()}
-    layers = [m for m in network.modules() if isinstance(m, kinds) and id(m) not in making]
+    layers = [m for m in network.modules() if isinstance(m, WEIGHTED) and id(m) not in making]
     if not layers:
         raise ValueError(
             f"`network` must have dense or convolutional layers, got a {type(network).__name__}."

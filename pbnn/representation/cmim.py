@@ -9,7 +9,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from pbnn.binarize import binary_layers
-from pbnn.objectives import Objective
+from pbnn.binarize.layers import evaluating
+from pbnn.distillation import check_evaluating
+from pbnn.objectives import Objective, WrappedObjective
 from pbnn.representation.contrast import (
     MemoryBank,
     ProjectionHead,
@@ -17,7 +19,7 @@ from pbnn.representation.contrast import (
     Strangers,
     nce_loss,
 )
-from pbnn.representation.features import captured, evaluating, last_weights
+from pbnn.representation.features import captured, last_weights
 
 Pair = Literal["in_network", "teacher"]
 STRENGTH = 3.2
@@ -125,7 +127,7 @@ class Contrast(nn.Module):
         return values / self.normaliser[direction].clone()
 
 
-class CMIM(Objective):
+class CMIM(WrappedObjective):
     r"""Another objective plus the contrast of a binary network's features and real-valued ones.
 
     .. math:: L = L_{objective} + \lambda L_{NCE}
@@ -168,16 +170,16 @@ class CMIM(Objective):
         strength: float = STRENGTH,
         **more: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(objective)
         if pair not in ("in_network", "teacher"):
             raise ValueError(f"`pair` must be 'in_network' or 'teacher', got {pair!r}.")
         if (pair == "teacher") != (teacher is not None):
             raise ValueError(f"`teacher` must be given for the pair 'teacher' alone, got {pair!r}.")
-        if teacher is not None and any(module.training for module in teacher.modules()):
-            raise ValueError("`teacher` must be in evaluation mode: call `teacher.eval()`.")
-        self.objective, self.strength, self.pair = objective, strength, pair
-        # Within a tuple, as torch would make a part of ours of a module.
-        self._teacher = (teacher,)
+        self.strength, self.pair = strength, pair
+        if teacher is not None:
+            check_evaluating(teacher)
+            # Within a tuple, as torch would make a part of ours of a module.
+            self._teacher = (teacher, last_weights(teacher))
         self._index: Tensor | None = None
         self.layer = self._layer_of(objective.network) if layer is None else layer
         with torch.no_grad(), evaluating(objective.network):
@@ -186,24 +188,16 @@ class CMIM(Objective):
             ]
         self.contrast = Contrast((sizes[0], sizes[1]), y, **more)
 
-    @property
-    def network(self) -> Any:  # type: ignore[override]
-        """That of the objective."""
-        return self.objective.network
-
     def check(self, x: Tensor, y: Tensor) -> None:
         """As the objective does, and that the points are those of the contrast."""
-        self.objective.check(x, y)
+        super().check(x, y)
         if len(y) != len(self.contrast.labels):
             got = f"{len(y)} and {len(self.contrast.labels)}"
             raise ValueError(f"`y` must be the points that the contrast was made for, got {got}.")
 
-    def value(self, risk: float) -> dict[str, float]:
-        """The objective's figures."""
-        return self.objective.value(risk)
-
     def meet(self, index: Tensor) -> None:
         """Remember which points the next batch is of."""
+        super().meet(index)
         self._index = index
 
     def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -233,8 +227,7 @@ class CMIM(Objective):
             compute()
         if self.pair == "in_network":
             return ours["output"].flatten(1), ours["input"].flatten(1)
-        (teacher,) = self._teacher
-        assert teacher is not None
-        with torch.no_grad(), captured(teacher, last_weights(teacher)) as theirs:
+        teacher, layer = self._teacher
+        with torch.no_grad(), captured(teacher, layer) as theirs:
             teacher(x)
         return ours["input"].flatten(1), theirs["input"].flatten(1)

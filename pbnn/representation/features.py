@@ -8,12 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from pbnn.binarize import BinaryConv2d, BinaryLinear
-from pbnn.binarize.layers import evaluating
-
-WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, BinaryLinear, BinaryConv2d)
-
-__all__ = ["captured", "evaluating", "features", "knn_probe", "last_weights", "linear_probe"]
+from pbnn.binarize.layers import WEIGHTED, evaluating
 
 
 def last_weights(network: nn.Module) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
+from pbnn.distillation import check_evaluating
 from pbnn.objectives import Objective
 from pbnn.representation.contrast import info_nce
 
@@ -116,8 +117,7 @@ class GuidedObjective(ViewsObjective):
         generator: Generator,
     ) -> None:
         super().__init__(network, views, temperature, generator)
-        if any(module.training for module in teacher.modules()):
-            raise ValueError("`teacher` must be in evaluation mode: call `teacher.eval()`.")
+        check_evaluating(teacher)
         # Within a tuple, as torch would make a part of ours of a module.
         self._teacher = (teacher,)
         self.contrast = contrast

@@ -30,11 +30,7 @@ from pbnn.seeding import generator
 RATES = [(0.0, 0.0), (0.1, 0.1), (0.05, 0.3), (0.6, 0.2)]
 
 
-@pytest.fixture(autouse=True)
-def layers_of_torch_draw_nothing_that_lasts():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("layers_of_torch_draw_nothing_that_lasts")
 
 
 def normal(*shape, of="w"):

@@ -12,12 +12,7 @@ from pbnn.binarize import RPReLU, approx_sign, binary_layers, convert, count_ope
 from pbnn.functional import hard_sign
 from pbnn.seeding import generator
 
-
-@pytest.fixture(autouse=True)
-def layers_of_torch_draw_nothing_that_lasts():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("layers_of_torch_draw_nothing_that_lasts")
 
 
 def normal(*shape, of="w"):
