@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from balance_claims import interval
 from balance_runs import NETWORKS
+from claims import interval
 from matplotlib.figure import Figure
 from recipes_studied import AXES, METHODS, SHARED, bases_of
 from torch import Tensor, nn

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 from balance_bases import draw_costs
-from balance_claims import RUN, claims_of, interval
+from balance_claims import CLAIMS, RUN
+from claims import claims_of, claims_table, interval
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from recipes_studied import ABOUT, BASES
@@ -28,7 +29,7 @@ def draw(folder: Path) -> None:
     records = records_from_csv(folder / "records.csv")
     frame = frame_of(records)
     curves = {r["key"]: pd.DataFrame(r["curve"]) for r in curves_from_csv(folder / "curves.csv")}
-    claims, rows = claims_of(frame), table_of(frame)
+    claims, rows = claims_of(frame, *CLAIMS), table_of(frame)
     for name, table in (("table", rows), ("claims", claims)):
         text = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
         write_atomic(folder / f"{name}.csv", text)
@@ -116,24 +117,6 @@ def arms_of(frame: pd.DataFrame) -> str:
     parts = {name: name.replace("MxN", "").replace("ρ", "") for name in ABOUT}
     said = [f"`{name}` {text}" for name, text in ABOUT.items() if parts[name] in run]
     return f"Arms: {'; '.join(said)}."
-
-
-def claims_table(claims: pd.DataFrame) -> str:
-    """Claims with their intervals."""
-    rows = [
-        [
-            row["system"],
-            row["claim"],
-            f"{row['dataset']}, {row['network']}",
-            f"{row['effect']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}]",
-            row["unit"],
-            row["seeds"],
-            row["verdict"],
-        ]
-        for row in claims.to_dict("records")
-    ]
-    headers = ["system", "claim", "where", "effect", "in", "seeds", "verdict"]
-    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
 
 
 SHOWN_FIGURES = (

@@ -8,6 +8,7 @@ import activation_balance
 import balance_bases
 import balance_claims
 import balance_runs
+import claims
 import numpy as np
 import pandas as pd
 import pytest
@@ -57,16 +58,16 @@ def test_the_table_has_a_row_for_each_arm_and_the_columns_asked_for(finished):
 
 def test_every_claim_has_an_interval_and_a_verdict(finished):
     _, folder = finished
-    claims = pd.read_csv(folder / "claims.csv")
+    found = pd.read_csv(folder / "claims.csv")
     names = {"system", "claim", "effect", "low", "high", "seeds", "verdict"}
-    assert names <= set(claims.columns)
+    assert names <= set(found.columns)
     systems = {"unbalanced", "IR-Net", "SD-BNN", "ABC-Net", "noisy supervision", "ReActNet"}
-    assert set(claims["system"]) == systems
-    assert (claims["low"] <= claims["effect"]).all()
-    assert (claims["effect"] <= claims["high"]).all()
-    for row in claims.to_dict("records"):
+    assert set(found["system"]) == systems
+    assert (found["low"] <= found["effect"]).all()
+    assert (found["effect"] <= found["high"]).all()
+    for row in found.to_dict("records"):
         if row["verdict"] == "inconclusive":
-            (narrow,) = (n for unit, _, n in balance_claims.UNITS.values() if unit == row["unit"])
+            (narrow,) = {n for unit, _, n in claims.UNITS.values() if unit == row["unit"]}
             assert row["high"] - row["low"] <= 2 * narrow or row["seeds"] >= 20
 
 
@@ -252,13 +253,13 @@ def test_what_is_chosen_for_a_seed_knows_nothing_of_it():
                          "accuracy": 0.8 + lucky})  # fmt: skip
     frame = pd.DataFrame(rows)
     arms = {float(arm): runs for arm, runs in frame.groupby("arm")}
-    chosen, text = balance_claims.chosen_apart(arms)
+    chosen, text = claims.chosen_apart(arms)
     assert sorted(chosen["seed"]) == [0, 1, 2, 3]
     assert (chosen["accuracy"] == 0.8).all()
     assert text == "2, 3"
     # Seed 0 alone decides nothing for itself, and all others do for it.
     frame.loc[frame["seed"] == 0, "validation"] = [0.0, 1.0, 0.0, 0.0]
-    again, _ = balance_claims.chosen_apart({float(arm): runs for arm, runs in frame.groupby("arm")})
+    again, _ = claims.chosen_apart({float(arm): runs for arm, runs in frame.groupby("arm")})
     assert again[again["seed"] == 0]["arm"].tolist() == chosen[chosen["seed"] == 0]["arm"].tolist()
 
 
@@ -273,7 +274,7 @@ def frame_of(differences, measure="accuracy"):
 
 def test_an_interval_is_that_of_students_test_of_the_pairs():
     differences = np.array([0.011, 0.004, 0.009, -0.002, 0.006])
-    row = balance_claims.claim("unbalanced", "text", *frame_of(differences), "accuracy")
+    row = claims.claim("unbalanced", "text", *frame_of(differences), "accuracy")
     expected = stats.ttest_1samp(100 * differences, 0).confidence_interval(0.95)
     assert (row["low"], row["high"]) == pytest.approx(expected, abs=1e-6)
     assert row["effect"] == pytest.approx(100 * differences.mean(), abs=1e-6)
@@ -296,7 +297,7 @@ def test_an_interval_is_that_of_students_test_of_the_pairs():
     ],
 )
 def test_verdicts(differences, options, verdict):
-    row = balance_claims.claim("IR-Net", "text", *frame_of(differences), "accuracy", **options)
+    row = claims.claim("IR-Net", "text", *frame_of(differences), "accuracy", **options)
     assert row["verdict"] == verdict
     assert math.isfinite(row["effect"])
 
@@ -318,14 +319,14 @@ def test_a_difference_that_an_error_of_two_per_cent_would_notice_is_one():
     ours, theirs = frame_of([0.0035, 0.0036, 0.0034])
     theirs["accuracy"] = 0.98
     ours["accuracy"] = ours["seed"].map({0: 0.9835, 1: 0.9836, 2: 0.9834})
-    row = balance_claims.claim("SD-BNN", "text", ours, theirs, "accuracy", same=True)
+    row = claims.claim("SD-BNN", "text", ours, theirs, "accuracy", same=True)
     assert row["verdict"] == "not reproduced"
     assert row["claim"] == "text, to 0.20"
 
 
 def test_bits_have_a_margin_of_their_own():
     wide = frame_of([0.02, -0.03, 0.05], "weight_entropy")
-    row = balance_claims.claim("IR-Net", "text", *wide, "weight_entropy")
+    row = claims.claim("IR-Net", "text", *wide, "weight_entropy")
     assert row["verdict"] == "needs more seeds"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import activation_balance
 import balance_claims
 import balance_page
+import claims
 import pandas as pd
 import pytest
 import recipes_studied
@@ -63,7 +64,7 @@ def test_the_recipes_are_those_of_the_code(frame):
 def test_tables_and_claims_follow_from_the_records(frame):
     for name, expected in (
         ("table", balance_page.table_of(frame)),
-        ("claims", balance_claims.claims_of(frame)),
+        ("claims", claims.claims_of(frame, *balance_claims.CLAIMS)),
     ):
         text = expected.to_csv(index=False, lineterminator="\n", float_format="%.6g")
         assert (BALANCE / f"{name}.csv").read_text(encoding="utf-8") == text
