@@ -95,6 +95,33 @@ def vgg_small(
         return nn.Sequential(*modules, nn.Flatten(), *_scores(size, classes))
 
 
+def conv_chain(
+    image: Image,
+    widths: Sequence[int] = (16, 32, 32, 32),
+    *,
+    stride: int = 1,
+    classes: int = 2,
+    generator: Generator,
+) -> nn.Sequential:
+    """Convolutions 3x3 with ReLU between them, the first with a stride; scores of every position.
+
+    For dense tasks, such as telling the pixels of items from those of the background.
+
+    Examples
+    --------
+    >>> network = conv_chain((1, 8, 8), (4, 4), stride=2, generator=torch.Generator())
+    >>> network(torch.rand(3, 1, 8, 8)).shape
+    torch.Size([3, 2, 4, 4])
+    """
+    with _drawing_from(generator):
+        modules: list[nn.Module] = []
+        channels = image[0]
+        for place, width in enumerate(widths):
+            modules += [_normalised(channels, width, 1 if place else stride), nn.ReLU()]
+            channels = width
+        return nn.Sequential(*modules, nn.Conv2d(channels, classes, 1))
+
+
 class Residual(nn.Module):
     """Convolutions with a shortcut around them all, or around each one as in Bi-Real-Net.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch.nn.functional as F
 from balance_runs import NETWORKS
 from claims import interval
 from matplotlib.figure import Figure
+from measured import saved_bytes, timed
 from recipes_studied import AXES, METHODS, SHARED, bases_of
 from torch import Tensor, nn
 
@@ -29,8 +28,6 @@ IMAGES = {
     "cifar10": (3, 32, 32),
 }
 """Shape of an input."""
-ROUNDS = 30
-"""Steps timed of each, all in turn, so that all meet the same load."""
 WEIGHTS = 1_000_000
 """Drawn from N(0, 1), to tell by how much so many bases miss them."""
 COSTS = {
@@ -80,7 +77,9 @@ def costs(dataset: str, network: str, arms: list[tuple[str, int, int]]) -> list[
     for method, m, n in arms:
         row = {"dataset": dataset, "network": network, "method": method, "M": m, "N": n}
         row["step_seconds"] = steps[method]
-        row["saved_megabytes"] = saved_bytes(networks[method], x, y) / 1e6
+        row["saved_megabytes"] = (
+            saved_bytes(networks[method].train(), lambda n=networks[method]: loss_of(n, x, y)) / 1e6
+        )
         row |= count_operations(networks[method], image)._asdict()
         row["gaussian_error"] = gaussian_error(m)
         rows.append(row)
@@ -89,36 +88,13 @@ def costs(dataset: str, network: str, arms: list[tuple[str, int, int]]) -> list[
 
 def step(network: nn.Module, x: Tensor, y: Tensor) -> None:
     """Forward and backward; what the optimiser does is the same for all."""
-    F.cross_entropy(network.train()(x), y).backward()
+    loss_of(network.train(), x, y).backward()
     network.zero_grad(set_to_none=True)
 
 
-def timed(works: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Least seconds of each work, all done in turn."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for turn in range(ROUNDS + 1):
-        for name, work in works.items():
-            began = time.perf_counter()
-            work()
-            if turn:  # the first one warms up
-                times[name].append(time.perf_counter() - began)
-    return {name: min(found) for name, found in times.items()}
-
-
-def saved_bytes(network: nn.Module, x: Tensor, y: Tensor) -> int:
-    """Bytes that autograd keeps of a step, but for the parameters, each storage once."""
-    own = {p.untyped_storage().data_ptr() for p in network.parameters()}
-    seen: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        F.cross_entropy(network.train()(x), y)
-    return sum(seen.values())
+def loss_of(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """What a step minimises."""
+    return F.cross_entropy(network(x), y)
 
 
 def gaussian_error(bases: int) -> float:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pbnn.augmentation import AffineRange, random_affine, random_crop
-from pbnn.backbones import BACKBONES, lenet, resnet
+from pbnn.backbones import BACKBONES, conv_chain, lenet, resnet
 from pbnn.balance import Flips, evaluating, measure, watch, weights_of
 from pbnn.baselines import Classifier
 from pbnn.binarize import (
@@ -39,6 +39,7 @@ NETWORKS: dict[str, Callable[..., nn.Sequential]] = BACKBONES | {
     "small_resnet": functools.partial(
         resnet, widths=(16, 32), blocks=1, around="each", stem_stride=2, averaged=False
     ),
+    "pixels": functools.partial(conv_chain, widths=(16, 32, 32, 32), stride=2),
 }
 """Backbones by name, and smaller ones."""
 
@@ -78,7 +79,7 @@ def run(
     network = network_of(cell, image, classes, before).to(device)
     began = time.perf_counter()
     looks = Looks(network, valid[:PROBE])
-    curve = training(cell, network, x, y, looks, progress, teacher)
+    curve = training(cell, objective_of(cell, network, teacher), x, y, progress, looks)
     seconds = {"training": time.perf_counter() - began - looks.seconds, "looks": looks.seconds}
     check_latents(network)
     measures: dict[str, Any] = {
@@ -165,22 +166,21 @@ def norms_of_signs(network: Any) -> list[Any]:
 
 def training(
     cell: dict[str, Any],
-    network: nn.Module,
+    objective: Objective,
     x: Tensor,
     y: Tensor,
-    looks: Looks | None,
-    progress: bool,
-    teacher: nn.Module | None = None,
+    progress: bool = False,
+    looks: Looks | None = None,
 ) -> list[dict[str, float]]:
-    """Train a network by cross-entropy, or by a teacher's probabilities; the curve of the fit."""
+    """Minimise an objective with the budget, the batches and the images of a cell; the curve."""
 
     def each_step(share: float) -> None:
-        after_step(network)
-        set_progress(network, share)
+        after_step(objective.network)
+        set_progress(objective.network, share)
         if looks is not None:
             looks.maybe(share)
 
-    set_progress(network, 0.0)
+    set_progress(objective.network, 0.0)
     config = FitConfig(
         cell["epochs"],
         cell["batch"],
@@ -191,7 +191,7 @@ def training(
         frozen_from=cell["frozen_from"],
     )
     return fit(
-        objective_of(cell, network, teacher),
+        objective,
         x,
         y,
         config,
@@ -202,7 +202,9 @@ def training(
     )
 
 
-def objective_of(cell: dict[str, Any], network: nn.Module, teacher: nn.Module | None) -> Objective:
+def objective_of(
+    cell: dict[str, Any], network: nn.Module, teacher: nn.Module | None = None
+) -> Objective:
     """What the training minimises."""
     if teacher is not None:
         return DistributionalObjective(Classifier(network), teacher)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from balance_runs import NETWORKS, accuracy, network_of, splits_of, training
+from balance_runs import NETWORKS, accuracy, network_of, objective_of, splits_of, training
 from common import Places, carry_out, loaded
 from tabulate import tabulate
 
@@ -182,9 +182,9 @@ def run(
     twin = network_of(cell | {"recipe": None}, image, classes).to(device)
     if cell["pretraining"]:
         how = cell | {"epochs": cell["pretraining"], "learning_rate": 0.003}
-        training(how, twin, x, y, None, progress)
+        training(how, objective_of(how, twin), x, y, progress)
     network = network_of(cell, image, classes, twin.state_dict()).to(device)
-    curve = training(cell, network, x, y, None, progress)
+    curve = training(cell, objective_of(cell, network), x, y, progress)
     seconds = {"training": time.perf_counter() - began}
     check_latents(network)
     measures = {

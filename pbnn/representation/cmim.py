@@ -76,8 +76,9 @@ class Contrast(nn.Module):
         if not temperature > 0:
             raise ValueError(f"`temperature` must be positive, got {temperature}.")
         # Also what refuses a single class.
-        self.strangers = Strangers(labels, 1 if count is None else count, rule)
-        self.labels, self.rule, self.in_batch = labels, rule, count is None
+        strangers = Strangers(labels, 1 if count is None else count, rule)
+        self.strangers = None if count is None else strangers
+        self.labels, self.rule = labels, rule
         self.temperature, self.generator = temperature, generator
         self.heads = nn.ModuleList(
             ProjectionHead(size, dim, generator=generator) for size in features
@@ -91,21 +92,21 @@ class Contrast(nn.Module):
     def forward(self, first: Tensor, second: Tensor, index: Tensor) -> Tensor:
         """The loss of features (B, ...) of the samples with these indices, to be minimised."""
         ours, theirs = (head(part) for head, part in zip(self.heads, (first, second), strict=True))
-        if self.in_batch:
+        if self.strangers is None:
             return self._of_batch(ours, theirs, index)
         drawn = torch.cat([index[:, None], self.strangers.draw(index, self.generator)], 1)
-        loss = self._of_memory(0, ours, self.memories[1].rows[drawn])  # type: ignore[index]
-        loss = loss + self._of_memory(1, theirs, self.memories[0].rows[drawn])  # type: ignore[index]
-        memory: Any
-        for memory, rows in zip(self.memories, (ours, theirs), strict=True):
-            memory.update(index, rows.detach())
+        memories: Any = [*self.memories]
+        loss = self._of_memory(0, memories[1].scores(ours, drawn))
+        loss = loss + self._of_memory(1, memories[0].scores(theirs, drawn))
+        for memory, rows in zip(memories, (ours, theirs), strict=True):
+            memory.meet(index, rows.detach())
         return loss
 
-    def _of_memory(self, direction: int, anchors: Tensor, rows: Tensor) -> Tensor:
+    def _of_memory(self, direction: int, scores: Tensor) -> Tensor:
         """Twin first, then strangers."""
-        scores = torch.einsum("bnd,bd->bn", rows, anchors) / self.temperature
-        x = self._normalised(direction, scores.exp(), torch.ones_like(scores, dtype=torch.bool))
-        return nce_loss(x[:, 0], x[:, 1:], (rows.shape[1] - 1) / len(self.labels))
+        x = (scores / self.temperature).exp()
+        x = self._normalised(direction, x, torch.ones_like(x, dtype=torch.bool))
+        return nce_loss(x[:, 0], x[:, 1:], (x.shape[1] - 1) / len(self.labels))
 
     def _of_batch(self, ours: Tensor, theirs: Tensor, index: Tensor) -> Tensor:
         scores = (ours @ theirs.T / self.temperature).exp()
@@ -149,6 +150,9 @@ class CMIM(WrappedObjective):
         network the last one that makes signs of its inputs.
     strength : float
         λ.
+    positions : int, optional
+        Of dense tasks, with a class for each position of the features (n, channels, ...): so many
+        positions of each image, drawn anew for each batch, are the samples, instead of images.
     more
         Of `Contrast`: count, rule, temperature, train_heads, dim, generator.
 
@@ -168,6 +172,7 @@ class CMIM(WrappedObjective):
         teacher: nn.Module | None = None,
         layer: str | None = None,
         strength: float = STRENGTH,
+        positions: int | None = None,
         **more: Any,
     ) -> None:
         super().__init__(objective)
@@ -175,7 +180,7 @@ class CMIM(WrappedObjective):
             raise ValueError(f"`pair` must be 'in_network' or 'teacher', got {pair!r}.")
         if (pair == "teacher") != (teacher is not None):
             raise ValueError(f"`teacher` must be given for the pair 'teacher' alone, got {pair!r}.")
-        self.strength, self.pair = strength, pair
+        self.strength, self.pair, self.positions = strength, pair, positions
         if teacher is not None:
             check_evaluating(teacher)
             # Within a tuple, as torch would make a part of ours of a module.
@@ -183,16 +188,16 @@ class CMIM(WrappedObjective):
         self._index: Tensor | None = None
         self.layer = self._layer_of(objective.network) if layer is None else layer
         with torch.no_grad(), evaluating(objective.network):
-            sizes = [
-                part[0].numel() for part in self._pair(x[:2], lambda: objective.network(x[:2]))
-            ]
-        self.contrast = Contrast((sizes[0], sizes[1]), y, **more)
+            parts = self._pair(x[:2], lambda: objective.network(x[:2]))
+        self._check_labels(y, parts)
+        first, second = (part[0].numel() if positions is None else part.shape[1] for part in parts)
+        self.contrast = Contrast((first, second), y.flatten(), **more)
 
     def check(self, x: Tensor, y: Tensor) -> None:
         """As the objective does, and that the points are those of the contrast."""
         super().check(x, y)
-        if len(y) != len(self.contrast.labels):
-            got = f"{len(y)} and {len(self.contrast.labels)}"
+        if y.numel() != len(self.contrast.labels):
+            got = f"{y.numel()} and {len(self.contrast.labels)}"
             raise ValueError(f"`y` must be the points that the contrast was made for, got {got}.")
 
     def meet(self, index: Tensor) -> None:
@@ -210,7 +215,34 @@ class CMIM(WrappedObjective):
         results = []
         first, second = self._pair(x, lambda: results.append(self.objective(x, y, kl_weight)))
         ((loss, risk),) = results
-        return loss + self.strength * self.contrast(first, second, self._index), risk
+        samples = self._samples(first, second, self._index)
+        return loss + self.strength * self.contrast(*samples), risk
+
+    def _samples(
+        self, first: Tensor, second: Tensor, index: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of the samples and their indices: images, or positions of them."""
+        if self.positions is None:
+            return first.flatten(1), second.flatten(1), index
+        first, second = first.flatten(2), second.flatten(2)
+        sites, shape = first.shape[2], (len(index), self.positions)
+        at = torch.randint(sites, shape, generator=self.contrast.generator).to(index.device)
+        parts = (
+            part.gather(2, at[:, None].expand(-1, part.shape[1], -1)).transpose(1, 2).flatten(0, 1)
+            for part in (first, second)
+        )
+        return *parts, (index[:, None] * sites + at).flatten()  # type: ignore[return-value]
+
+    def _check_labels(self, y: Tensor, parts: tuple[Tensor, ...]) -> None:
+        """Refuse labels that are not one for each sample."""
+        for part in parts:
+            expected = part.shape[2:] if self.positions is not None else ()
+            if y.shape[1:] != expected:
+                got = f"{tuple(y.shape)} and features {tuple(part.shape)}"
+                raise ValueError(
+                    f"`y` must be a class for each image, or with `positions` for each of those, "
+                    f"got {got}."
+                )
 
     def _layer_of(self, network: nn.Module) -> str:
         """The last that makes signs, or the last with weights."""
@@ -226,8 +258,8 @@ class CMIM(WrappedObjective):
         with captured(self.network, self.layer) as ours:
             compute()
         if self.pair == "in_network":
-            return ours["output"].flatten(1), ours["input"].flatten(1)
+            return ours["output"], ours["input"]
         teacher, layer = self._teacher
         with torch.no_grad(), captured(teacher, layer) as theirs:
             teacher(x)
-        return ours["input"].flatten(1), theirs["input"].flatten(1)
+        return ours["input"], theirs["input"]

@@ -139,12 +139,31 @@ class MemoryBank(nn.Module):
             raise ValueError(f"`momentum` must lie in [0, 1), got {momentum}.")
         self.momentum = momentum
         self.register_buffer("rows", unit_rows(samples, dim, generator))
+        self._met: tuple[Tensor, Tensor] | None = None
+
+    def meet(self, index: Tensor, rows: Tensor) -> None:
+        """Keep what was computed of these samples, for `update` before the next scores.
+
+        Not at once: the rows may be needed for the gradient of scores made of them.
+        """
+        self._met = index, rows
 
     @torch.no_grad()
-    def update(self, index: Tensor, rows: Tensor) -> None:
-        """Move the rows of these samples."""
-        mixed = self.momentum * self.rows[index] + (1 - self.momentum) * rows
-        self.rows[index] = F.normalize(mixed, dim=1)
+    def update(self) -> None:
+        """Move the rows of the samples that were met."""
+        if self._met is not None:
+            index, rows = self._met
+            mixed = self.momentum * self.rows[index] + (1 - self.momentum) * rows
+            self.rows[index] = F.normalize(mixed, dim=1)
+            self._met = None
+
+    def scores(self, anchors: Tensor, index: Tensor) -> Tensor:
+        """Inner products (B, k) of anchors (B, dim) with the rows of samples (B, k)."""
+        self.update()
+        if 2 * len(self.rows) > index.shape[1] * anchors.shape[1]:
+            return torch.einsum("bkd,bd->bk", self.rows[index], anchors)
+        # With all rows of few: less memory than a copy of those, and on a processor less time.
+        return (anchors @ self.rows.T).gather(1, index)
 
 
 Rule = Literal["any", "other_class"]

@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pbnn.backbones import lenet
+from pbnn.backbones import conv_chain, lenet
 from pbnn.baselines import Classifier
 from pbnn.binarize import RECIPES, convert
-from pbnn.objectives import RiskObjective
+from pbnn.objectives import Objective, RiskObjective
 from pbnn.representation import (
     CMIM,
     Contrast,
@@ -59,11 +59,28 @@ def test_rows_of_a_memory_are_of_unit_length_and_follow():
     bank = MemoryBank(6, 3, 0.25, generator=generator(0, "bank"))
     before = bank.rows.clone()
     new = F.normalize(torch.rand(2, 3, generator=generator(0, "new")), dim=1)
-    bank.update(torch.tensor([4, 1]), new)
+    bank.meet(torch.tensor([4, 1]), new)
+    assert torch.equal(bank.rows, before)  # those that scores were made of stay for the gradient
+    bank.update()
     torch.testing.assert_close(bank.rows.norm(dim=1), torch.ones(6))
     expected = F.normalize(0.25 * before[[4, 1]] + 0.75 * new, dim=1)
     torch.testing.assert_close(bank.rows[[4, 1]], expected)
     assert torch.equal(bank.rows[[0, 2, 3, 5]], before[[0, 2, 3, 5]])
+
+
+@pytest.mark.parametrize("rows", [10, 40])  # few, or more than the numbers of those looked at
+def test_scores_of_a_memory_are_inner_products_with_their_gradients(rows):
+    bank = MemoryBank(rows, 4, generator=generator(0, "bank")).double()
+    anchors = normal(3, 4, of="anchors").requires_grad_()
+    index = torch.randint(rows, (3, 5), generator=generator(0, "index"))
+    found = bank.scores(anchors, index)
+    expected = (bank.rows[index] * anchors[:, None]).sum(2)
+    torch.testing.assert_close(found, expected)
+    weight = normal(3, 5, of="weight")
+    (ours,), (theirs,) = (
+        torch.autograd.grad((each * weight).sum(), anchors) for each in (found, expected)
+    )
+    torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("rule", ["any", "other_class"])
@@ -126,7 +143,7 @@ def test_the_contrast_with_a_memory_is_the_one_by_hand(monkeypatch):
     assert found == pytest.approx(expected, rel=1e-9)
     # The normaliser is that of the first batch, and the memory has moved.
     kept = made.normaliser.clone()
-    made(normal(2, 5, of="g"), second, index)
+    made(normal(2, 5, of="g"), second, index).backward()
     assert torch.equal(made.normaliser, kept)
     assert not torch.equal(made.memories[0].rows[4], rows[0][4])
 
@@ -226,3 +243,41 @@ def test_bad_contrasts_are_refused(options, text):
         CMIM(plain, x, y, **({"count": 8, "generator": generator(0, "c")} | options))
     with pytest.raises(ValueError, match="must have a network with layers of binary inputs"):
         CMIM(RiskObjective(Classifier(model()), "cross_entropy"), x, y, generator=generator(0, "c"))
+
+
+def test_positions_of_a_dense_task_are_its_samples(monkeypatch):
+    twin = conv_chain((1, 6, 6), (3, 4), generator=generator(0, "n"))
+    network = convert(twin, "xnor_net").network
+    x = torch.rand(5, 1, 6, 6, generator=generator(0, "x"))
+    y = torch.randint(2, (5, 6, 6), generator=generator(0, "y"))
+
+    class Dense(Objective):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x, y, kl_weight=1.0):
+            loss = F.cross_entropy(self.network(x), y)
+            return loss, loss.detach()
+
+    made = CMIM(Dense(), x, y, count=None, positions=7, generator=generator(0, "c"))
+    made.check(x, y)
+    seen = {}
+    layer = network.get_submodule(made.layer.removeprefix("network."))
+    layer.register_forward_hook(lambda _, given, out: seen.update(given=given[0], out=out))
+    monkeypatch.setattr(made.contrast, "forward", lambda *parts: seen.update(parts=parts) or 0.0)
+    index = torch.tensor([3, 1])
+    made.meet(index)
+    made(x[index], y[index])
+    ours, theirs, samples = seen["parts"]
+    assert samples.shape == (14,)
+    # A sample's number says which image and position it is, here of 36 each.
+    assert [*(samples // 36)] == [3] * 7 + [1] * 7
+    place = {3: 0, 1: 1}
+    for row, sample in enumerate(samples.tolist()):
+        image, at = place[sample // 36], sample % 36
+        assert torch.equal(ours[row], seen["out"][image].flatten(1)[:, at])
+        assert torch.equal(theirs[row], seen["given"][image].flatten(1)[:, at])
+    assert torch.equal(made.contrast.labels, y.flatten())
+    with pytest.raises(ValueError, match="`y` must be a class for each image, or with `positions`"):
+        CMIM(Dense(), x, y, count=None, generator=generator(0, "c"))

@@ -60,10 +60,10 @@ def test_the_binary_network_starts_at_its_trained_twin(monkeypatch, tmp_path):
     states = []
     training = binary_accuracy.training
 
-    def watched(cell, network, *args):
-        states.append([p.detach().clone() for p in network.parameters()])
-        result = training(cell, network, *args)
-        states.append([p.detach().clone() for p in network.parameters()])
+    def watched(cell, objective, *args):
+        states.append([p.detach().clone() for p in objective.network.parameters()])
+        result = training(cell, objective, *args)
+        states.append([p.detach().clone() for p in objective.network.parameters()])
         return result
 
     monkeypatch.setattr(binary_accuracy, "training", watched)
