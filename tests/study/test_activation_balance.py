@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import recipes_studied
 import torch
+from measured import saved_bytes
 from scipy import stats
 
 from pbnn.binarize import binary_layers
@@ -32,7 +33,7 @@ def finished(tmp_path_factory):
             preset="quick", datasets=("digits",), thresholds=(0.4,), bases=(1, 2),
             out=folder, offline=True,
         )  # fmt: skip
-        patch.setattr(balance_bases, "ROUNDS", 2)
+        patch.setattr("measured.ROUNDS", 2)
         activation_balance.study(config)
         yield config, folder
 
@@ -208,7 +209,8 @@ def test_bytes_kept_for_a_gradient_are_those_of_its_inputs():
     net = torch.nn.utils.skip_init(torch.nn.Linear, 6, 3, bias=False)
     x, y = torch.rand(5, 6, generator=generator(0, "x")), torch.zeros(5, dtype=torch.int64)
     # The inputs, the labels, the logarithms of the probabilities, and the sum of weights.
-    assert balance_bases.saved_bytes(net, x, y) == 4 * 5 * 6 + 8 * 5 + 4 * 5 * 3 + 4
+    kept = saved_bytes(net, lambda: balance_bases.loss_of(net, x, y))
+    assert kept == 4 * 5 * 6 + 8 * 5 + 4 * 5 * 3 + 4
 
 
 def runs_of(method, accuracy, **more):
