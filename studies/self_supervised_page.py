@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from pbnn.files import read_json, write_atomic
 from pbnn.reporting import curves_from_csv, records_from_csv
-from pbnn.reporting.drawing import label_rows, legend, look_of, make_panels, save
+from pbnn.reporting.drawing import fit, label_rows, legend, look_of, make_panels, save
 from pbnn.study import SCHEMA_VERSION
 
 SYSTEM = "S2-BNN"
@@ -116,8 +116,10 @@ def page_of(
         "figures. Probes are of the features before the head, learned from "
         f"{min(first['labelled'], first['training_images'])} training images with labels: a "
         "logistic regression, and the 20 nearest by angle. The distance from the teacher is a "
-        f"Kullback-Leibler divergence of softened embeddings, of one view of {HELD_OUT} validation "
-        "images. Accuracies in per cent, mean ± standard deviation over seeds; seconds of "
+        f"Kullback-Leibler divergence of softened embeddings, of one view of at most {HELD_OUT} "
+        "validation images, coordinate by coordinate: nothing makes a student that learns by "
+        "contrast alone choose the teacher's coordinates, so its distance says little of its "
+        "features. Accuracies in per cent, mean ± standard deviation over seeds; seconds of "
         "training.\n",
     ]
     for (dataset, network), group in rows.groupby(["dataset", "network"], sort=False):
@@ -186,7 +188,8 @@ def divergence_figure(curves: list[dict[str, Any]]) -> Figure:
     for arm in present:
         means = points[points["method"] == arm].groupby("x")["y"].mean()
         axes.plot(means.index, means, linewidth=0.9, **look_of(order, arm))
-    axes.set_yscale("log")
+    fit(axes, "y", [float(value) for line in axes.lines for value in line.get_ydata()])
+    axes.set_xticks(range(1, int(points["x"].max()) + 1))
     axes.set_xlabel("epoch")
     axes.set_ylabel("nats from the teacher, held out")
     legend(figure, present, order, [], 1)
