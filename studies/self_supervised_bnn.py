@@ -52,10 +52,11 @@ TEACHER: dict[str, dict[str, Any]] = {
     "full": {"epochs": 200, "learning_rate": 0.001},
 }
 STUDENTS: dict[str, dict[str, Any]] = {
-    "quick": {"epochs": 4, "learning_rate": 0.01},
+    "quick": {"epochs": 4, "learning_rate": 0.03},
     "full": {"epochs": 100, "learning_rate": 0.0003},
 }
-"""Budgets by preset."""
+"""Budgets by preset. Learning rates of the quick one are those of .003, .01 and .03 (the teacher's
+of .001, .003 and .01) with the best linear probe on validation images, seed 100."""
 FULL: dict[str, Any] = {"network": "resnet18", "images": 0}
 DIGITS: dict[str, Any] = {"batch": 64, "images": 0, "labelled": 500, "epochs": 4}
 """What the bundled digits have otherwise in every preset."""

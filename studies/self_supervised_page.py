@@ -112,7 +112,8 @@ def page_of(
         f"of layers are signs from the start, weights from {100 * first['both_from']:.0f}% of the "
         "steps on; the first and the last layer are real. Embeddings are of length 1 in "
         f"{first['dim']} dimensions, the temperature is {first['temperature']:g}.\n",
-        "A sixth of the training images is for choices; the test images are used once, for these "
+        "A sixth of the training images is for choices, as of views and learning rates "
+        f"({first['learning_rate']:g} for the students); the test images are used once, for these "
         "figures. Probes are of the features before the head, learned from "
         f"{min(first['labelled'], first['training_images'])} training images with labels: a "
         "logistic regression, and the 20 nearest by angle. The distance from the teacher is a "

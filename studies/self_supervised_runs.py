@@ -22,7 +22,9 @@ VIEWS: dict[str, Views] = {
     "crop_erase": chained(random_resized_crop, random_erase),
     "crop_contrast_erase": chained(random_resized_crop, random_contrast, random_erase),
 }
-"""What another view of an image is, by name."""
+"""What another view of an image is, by name. Chosen among them: on validation images of
+Fashion-MNIST the features of a teacher of seed 100 had 85.2, 87.7, 85.6 and 87.6 per cent by the
+linear probe and 77.6, 83.6, 78.6 and 83.9 by neighbours, after 468 steps."""
 
 
 def trained_by_contrast(
