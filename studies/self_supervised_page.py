@@ -120,8 +120,8 @@ def page_of(
         f"Kullback-Leibler divergence of softened embeddings, of one view of at most {HELD_OUT} "
         "validation images, coordinate by coordinate: nothing makes a student that learns by "
         "contrast alone choose the teacher's coordinates, so its distance says little of its "
-        "features. Accuracies in per cent, mean ± standard deviation over seeds; seconds of "
-        "training.\n",
+        "features. The curves leap where weights become signs. Accuracies in per cent, "
+        "mean ± standard deviation over seeds; seconds of training.\n",
     ]
     for (dataset, network), group in rows.groupby(["dataset", "network"], sort=False):
         parts += [f"## {dataset}, {network}\n", f"{about['sources'][dataset]}.\n"]
