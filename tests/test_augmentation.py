@@ -1,4 +1,4 @@
-"""Random affine changes: the identity, whole pixels, quarter turns and the generator."""
+"""Random changes of images: what they are by hand, their ranges, and the generator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ import math
 import pytest
 import torch
 
-from pbnn.augmentation import AffineRange, random_affine, random_crop
+from pbnn.augmentation import (
+    AffineRange,
+    chained,
+    random_affine,
+    random_contrast,
+    random_crop,
+    random_erase,
+    random_resized_crop,
+)
 from pbnn.seeding import generator
 
 STILL = AffineRange(rotation=0, scale=0, shear=0, shift=0)
@@ -147,3 +155,126 @@ def test_bad_crops_are_refused():
         random_crop(torch.zeros(3, 3), generator(0, "crop"))
     with pytest.raises(ValueError, match="`padding` must be at least 0, got -1"):
         random_crop(torch.zeros(1, 1, 3, 3), generator(0, "crop"), -1)
+
+
+VIEWS = [random_resized_crop, random_contrast, random_erase, chained(random_erase, random_crop)]
+
+
+@pytest.mark.parametrize("change", VIEWS)
+def test_a_view_is_decided_by_its_generator_and_leaves_its_image(change):
+    x = images(1).expand(6, -1, -1, -1).contiguous()
+    before, source = x.clone(), generator(0, "a")
+    first = change(x, source)
+    assert torch.equal(x, before)
+    assert torch.equal(first, change(x, generator(0, "a")))
+    assert not torch.equal(first, change(x, source))
+    assert not torch.equal(first[0], first[1])
+    assert first.shape == x.shape
+    # Drawn in the same precision for all images.
+    twice = change(x.double(), generator(0, "a"))
+    torch.testing.assert_close(first, twice.float(), atol=1e-5, rtol=0)
+
+
+def parts(count=3000, **more):
+    """Middles and signed sides of the parts that are enlarged, relative to the image."""
+    side = torch.linspace(-1, 1, 33)
+    ramps = torch.stack([side.expand(33, 33), side[:, None].expand(33, 33)])
+    views = random_resized_crop(ramps.expand(count, -1, -1, -1), generator(0, "a"), **more)
+    # Away from the border, beyond which pixels are repeated.
+    lines = views[:, 0, 16, 1:-1], views[:, 1, 1:-1, 16]
+    lengths = [(line[:, -1] - line[:, 0]) / 2 * 32 / 30 for line in lines]
+    return torch.stack([views[:, 0, 16, 16], views[:, 1, 16, 16]]), torch.stack(lengths)
+
+
+def test_parts_have_the_areas_and_ratios_asked_for():
+    _, (across, down) = parts(share=(0.25, 0.5), ratio=2.0)
+    area, ratio = (across * down).abs(), (across / down).abs()
+    assert area.min().item() == pytest.approx(0.25, abs=0.005)
+    assert area.max().item() == pytest.approx(0.5, abs=0.01)
+    assert area.mean().item() == pytest.approx(0.375, abs=5 * 0.25 / math.sqrt(12 * 3000))
+    assert ratio.min().item() == pytest.approx(0.5, abs=0.01)
+    assert ratio.max().item() == pytest.approx(2, abs=0.02)
+    assert ratio.log().mean().abs().item() < 5 * 2 * math.log(2) / math.sqrt(12 * 3000)
+    assert bool((down > 0).all())
+    assert float((across < 0).float().mean()) == pytest.approx(0.5, abs=5 * 0.5 / 3000**0.5)
+
+
+def test_parts_lie_anywhere_inside_the_image():
+    middles, sides = parts(share=(0.25, 0.25), ratio=1.0)
+    torch.testing.assert_close(sides.abs(), torch.full_like(sides, 0.5), atol=1e-4, rtol=0)
+    # The ramp ends with the middle of the last pixel, at 32/33 of the way to the border.
+    limit = 0.5 * 33 / 32
+    assert middles.abs().max().item() == pytest.approx(limit, abs=0.01)
+    assert middles.abs().max().item() < limit + 1e-4
+    assert middles.mean().abs().item() < 5 * limit / math.sqrt(3 * 6000)
+
+
+def test_a_part_has_no_rim_and_the_whole_is_the_image_or_its_mirror():
+    flat = random_resized_crop(torch.ones(50, 1, 8, 8), generator(0, "a"), (0.1, 0.9))
+    torch.testing.assert_close(flat, torch.ones_like(flat))
+    x = images(40, 5, 12)
+    whole = random_resized_crop(x, generator(0, "a"), (1, 1), 1)
+    same = (whole - x).abs().amax((1, 2, 3)) < 1e-5
+    mirrored = (whole - x.flip(3)).abs().amax((1, 2, 3)) < 1e-5
+    assert bool((same ^ mirrored).all())
+    assert same.any()
+    assert mirrored.any()
+
+
+def test_contrast_is_a_gain_and_an_offset_of_each_channel():
+    x = torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2).expand(2000, 3, 1, 2)
+    changed = random_contrast(x, generator(0, "a"), gain=0.5, offset=0.1)[:, :, 0]
+    offset, gain = changed[..., 0], changed[..., 1] - changed[..., 0]
+    for values, middle, reach in ((gain, 1, 0.5), (offset, 0, 0.1)):
+        assert values.min().item() == pytest.approx(middle - reach, abs=0.002)
+        assert values.max().item() == pytest.approx(middle + reach, abs=0.002)
+        # Channels and images are apart, as are gain and offset.
+        assert abs(float(torch.corrcoef(values.T)[0, 1])) < 5 / 2000**0.5
+    both = torch.stack([gain.flatten(), offset.flatten()])
+    assert abs(float(torch.corrcoef(both)[0, 1])) < 5 / 6000**0.5
+
+
+def test_what_is_erased_is_a_rectangle_of_the_mean():
+    x = images(1, 8, 12).expand(4000, -1, -1, -1)
+    changed = random_erase(x, generator(0, "a"), side=0.5)
+    gone = changed != x
+    # All channels at the same place.
+    assert torch.equal(gone[:, 0], gone[:, 1])
+    mean = x.mean((2, 3), keepdim=True).expand_as(x)
+    torch.testing.assert_close(changed[gone], mean[gone])
+    rows, columns = gone[:, 0].any(2), gone[:, 0].any(1)
+    assert torch.equal(gone[:, 0], rows[:, :, None] & columns[:, None, :])
+    for line, longest in ((rows, 4), (columns, 6)):
+        assert set(line.sum(1).tolist()) == {*range(longest + 1)}
+        # In one piece, and anywhere: as often at one end as at the other.
+        assert int((line[:, 1:] & ~line[:, :-1]).sum(1).max()) == 1
+        first, last = line[:, 0].sum().item(), line[:, -1].sum().item()
+        assert first > 100
+        assert abs(first - last) < 5 * math.sqrt(first + last)
+
+
+def test_a_chain_draws_in_its_order():
+    x, source = images(), generator(0, "a")
+    expected = random_contrast(random_erase(x, source), source)
+    assert torch.equal(chained(random_erase, random_contrast)(x, generator(0, "a")), expected)
+    assert chained()(x, source) is x
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "name"),
+    [
+        (random_resized_crop, {"share": (0.0, 1.0)}, "share"),
+        (random_resized_crop, {"share": (0.5, 0.4)}, "share"),
+        (random_resized_crop, {"share": (0.5, 1.1)}, "share"),
+        (random_resized_crop, {"ratio": 0.9}, "ratio"),
+        (random_contrast, {"gain": 1.1}, "gain"),
+        (random_contrast, {"offset": -0.1}, "offset"),
+        (random_contrast, {"offset": math.nan}, "offset"),
+        (random_erase, {"side": 1.1}, "side"),
+    ],
+)
+def test_ranges_of_views_outside_their_domain_are_refused(change, options, name):
+    with pytest.raises(ValueError, match=f"`{name}` must .*, got"):
+        change(images(), generator(0, "a"), **options)
+    with pytest.raises(ValueError, match=r"`images` must have shape .*, got \(8, 8\)"):
+        change(torch.zeros(8, 8), generator(0, "a"))
