@@ -34,8 +34,8 @@ from pbnn.sweep import Cell, cell_key
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "contrastive_binarization"
 
-OWN = {"pair": "in_network", "count": None, "strength": 0.03, "train_heads": True}
-TEACHER = {"pair": "teacher", "count": None, "strength": 0.3, "train_heads": False}
+OWN = {"pair": "in_network", "count": None, "strength": 0.01, "train_heads": True}
+TEACHER = {"pair": "teacher", "count": None, "strength": 1.0, "train_heads": False}
 PAIRS: dict[str, Any] = {"": None, "_own": OWN, "_teacher": TEACHER}
 VARIANTS: dict[str, Any] = PAIRS | {
     "_any": TEACHER | {"rule": "any"},

@@ -173,8 +173,9 @@ def test_what_comes_after_a_run_starts_at_its_network(finished, network, method,
 def test_a_teacher_is_the_trained_real_network_and_nothing_starts_there(finished, monkeypatch):
     seen = {}
 
-    def watched(cell, network, x, y, looks, progress, teacher):
-        seen.update(network=network, teacher=teacher)
+    def watched(cell, objective, x, y, progress, looks):
+        (teacher,) = objective._teacher
+        seen.update(network=objective.network.network, teacher=teacher)
         raise RuntimeError("seen")
 
     monkeypatch.setattr(balance_runs, "training", watched)
