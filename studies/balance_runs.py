@@ -171,8 +171,9 @@ def training(
     looks: Looks | None,
     progress: bool,
     teacher: nn.Module | None = None,
+    objective: Objective | None = None,
 ) -> list[dict[str, float]]:
-    """Train a network by cross-entropy, or by a teacher's probabilities; the curve of the fit."""
+    """Train a network by its objective, else that of `objective_of`; the curve of the fit."""
 
     def each_step(share: float) -> None:
         after_step(network)
@@ -191,7 +192,7 @@ def training(
         frozen_from=cell["frozen_from"],
     )
     return fit(
-        objective_of(cell, network, teacher),
+        objective or objective_of(cell, network, teacher),
         x,
         y,
         config,
