@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pbnn.baselines import Classifier
-from pbnn.binarize import check_latents
+from pbnn.binarize import binary_layers, check_latents
 from pbnn.data import Task
 from pbnn.environment import environment
 from pbnn.inputs import Points
@@ -62,9 +62,9 @@ def run(
     """A record: of masks their file, else accuracies with masks held, and overlaps of masks."""
     places = Places(kept, data_dir, offline, device, progress)
     task, points = loaded(cell, splits_of, data_dir, offline, device)
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     record = ROLES[cell["role"]](cell, task, points, places)
-    seconds = {"all": time.perf_counter() - began}
+    seconds = {"all": time.perf_counter() - began, "cpu": time.process_time() - worked}
     data = {"source": task.source, "sha256": task.sha256, "splits": cell["splits"]}
     about = {"hardware": environment()["hardware"], "seconds": seconds, "data": data}
     return record | about
@@ -181,15 +181,29 @@ def learn_held(
     y: Tensor,
     places: Places,
 ) -> dict[str, Any]:
-    """Train with masks held, and see that they were; the training error and the share of zeros."""
-    held = Held(network, masks)
+    """Train with masks held, and see that they were; the training error and the share of zeros.
+
+    The masks stay held: without them what is pruned of a binary layer would be sgn(0) = +1.
+    """
+    Held(network, masks)
     curve = learn(cell, network, what, x, y, places.progress)
-    weights = prunable(network)
+    weights = multiplied(network)
     if any(bool(weights[name][~mask].any()) for name, mask in masks.items()):
         raise RuntimeError("A pruned weight is not 0 after the training.")
-    held.remove()
     zeros = sparsity_of({name: weight != 0 for name, weight in weights.items()})
     return {"training_error": curve[-1]["risk"], "zeros": zeros}
+
+
+def multiplied(network: nn.Module) -> Masks:
+    """The weights that are multiplied, of layers that can be pruned: binary ones, where they are.
+
+    By the names of `prunable`.
+    """
+    weights: Masks = {**prunable(network)}
+    for name, layer in binary_layers(network).items():
+        if f"{name}.weight" in weights:
+            weights[f"{name}.weight"] = layer.binary_weight().detach()
+    return weights
 
 
 def masks_of(cell: dict[str, Any], network: nn.Module, places: Places) -> Masks:
