@@ -52,7 +52,7 @@ LEARNED = ("labels", "rotation", "clusters")
 QUICK: dict[str, Any] = {
     "network": "small_lenet",
     "epochs": 3,
-    "images": 16_000,
+    "images": 12_000,
     "batch": 128,
     "learning_rate": 0.02,
     "optimiser": "adam",
@@ -72,7 +72,8 @@ FULL: dict[str, Any] = QUICK | {
     "clusters": 100,
 }
 BUDGETS = {"quick": QUICK, "full": FULL}
-"""How every network is trained, whatever it learns; the first images of the training part."""
+"""How every network is trained, whatever it learns, on the first images of the training part. The
+learning rate of the quick preset is the better of 0.005 and 0.02 by validation images, seed 100."""
 PROBED = {"images": 5000, "inverse_penalty": 1.0}
 """First images of each part that a probe is trained and tested on, and its penalty."""
 DIGITS: dict[str, Any] = QUICK | {"epochs": 12, "images": 0, "clusters": 20}
