@@ -144,27 +144,11 @@ def page_of(
 ) -> str:
     """The page for people."""
     first = frame.iloc[0]
-    sources = "; ".join(f"{name}: {source}" for name, source in about["sources"].items())
-    images = first["images"] or "all"
     probed = next(p for p in frame["probed"] if isinstance(p, dict))
     return "\n".join(
         [
             "# Pruning with self-supervision, of binary networks\n",
-            f"`{about['command']}`, {about['hardware']['cpu']}, {first['threads']} thread(s) a "
-            f"run. {sources}.\n",
-            "Do masks found without labels serve labels (Caron et al. 2020, "
-            "https://arxiv.org/abs/2001.03554)? Networks are pruned by magnitude, all layers but "
-            "the last together, in rounds to 50, 80 and 90% with a rewind to the seed's start, "
-            "after learning labels, turns of images (4 classes) or clusters "
-            f"({first['clusters']}, of pixels, then of features); then trained on labels from the "
-            "same start with the mask held. In `xnor_net` a mask makes the binary weights ternary; "
-            "`real` is its twin of real weights and ReLU. `random` masks are of the same sparsity, "
-            "`shuffled` ones keep as many weights of each layer as those of labels.\n",
-            f"{first['dataset']}, {first['network']}: {first['epochs']} epochs of {images} images "
-            f"for every training, batches of {first['batch']}, {first['optimiser']}, peak learning "
-            f"rate {first['learning_rate']:g}. A sixth of the training images is for choices; the "
-            "test images are used once, for these figures. Per cent, mean ± standard deviation "
-            "over seeds.\n",
+            question(about, first),
             "## Accuracy after training on labels\n",
             accuracy_table(rows) + "\n",
             "![accuracy against sparsity](accuracy_sparsity.svg)\n",
@@ -186,6 +170,28 @@ def page_of(
             f"{0.05 * len(claims):.0f} would be decided by chance.\n",
             claims_table(claims) + "\n",
         ]
+    )
+
+
+def question(about: dict[str, Any], first: pd.Series) -> str:
+    """What was asked, and how."""
+    sources = "; ".join(f"{name}: {source}" for name, source in about["sources"].items())
+    return (
+        f"`{about['command']}`, {about['hardware']['cpu']}, {first['threads']} thread(s) a run. "
+        f"{sources}.\n\n"
+        "Do masks found without labels serve labels (Caron et al. 2020, "
+        "https://arxiv.org/abs/2001.03554)? Networks are pruned by magnitude, all layers but the "
+        "last together, in rounds to 50, 80 and 90% with a rewind to the seed's start, after "
+        f"learning labels, turns of images (4 classes) or clusters ({first['clusters']}, of "
+        "pixels, then of features); then trained on labels from the same start with the mask held. "
+        "In `xnor_net` a mask makes the binary weights ternary; `real` is its twin of real weights "
+        "and ReLU. `random` masks are of the same sparsity, `shuffled` ones keep as many weights "
+        "of each layer as those of labels.\n\n"
+        f"{first['dataset']}, {first['network']}: {first['epochs']} epochs of "
+        f"{first['images'] or 'all'} images for every training, batches of {first['batch']}, "
+        f"{first['optimiser']}, peak learning rate {first['learning_rate']:g}. A sixth of the "
+        "training images is for choices; the test images are used once, for these figures. Per "
+        "cent, mean ± standard deviation over seeds.\n"
     )
 
 

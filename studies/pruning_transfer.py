@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 from balance_runs import splits_of
 from common import Places, carry_out
-from pruning_page import draw
+from pruning_page import SPARSE, draw
 from pruning_runs import run
 from recipes_studied import METHODS
 
@@ -44,8 +44,6 @@ DATASETS = {"quick": ("fashion_mnist", "mnist"), "full": ("cifar10", "cifar100")
 KINDS = ("xnor_net", "real")
 SPARSITIES = (0.5, 0.8, 0.9)
 """After each round."""
-SPARSE = SPARSITIES[1:]
-"""Those of the claims."""
 LEARNED = ("labels", "rotation", "clusters")
 """Sources of masks that are trained on."""
 
