@@ -27,7 +27,9 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PBNN_DATA", raising=False)
         patch.setattr("pbnn.data.files.cache_folder", lambda: home / "cache")
-        patch.setitem(pruning_transfer.DIGITS, "epochs", 1)
+        for name, value in (("epochs", 1), ("images", 300)):
+            patch.setitem(pruning_transfer.DIGITS, name, value)
+        patch.setitem(pruning_transfer.PROBED, "images", 200)
         config = pruning_transfer.Config(seeds=SEEDS, out=home / "out", offline=True)
         folder = pruning_transfer.study(config)
         yield config, folder
