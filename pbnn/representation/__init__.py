@@ -15,14 +15,18 @@ from pbnn.representation.features import (
     last_weights,
     linear_probe,
 )
+from pbnn.representation.pretext import RotationObjective, clusters, rotated
 from pbnn.representation.pruning import (
     Held,
+    geometric_sparsities,
     jaccard,
     jaccard_by_chance,
+    jaccard_by_layers,
     magnitude_masks,
     prunable,
     prune_in_rounds,
     random_masks,
+    shuffled_masks,
     sparsity_of,
 )
 from pbnn.representation.s2_bnn import (
@@ -40,14 +44,18 @@ __all__ = [
     "Held",
     "MemoryBank",
     "ProjectionHead",
+    "RotationObjective",
     "Strangers",
     "captured",
+    "clusters",
     "features",
+    "geometric_sparsities",
     "guided_divergence",
     "guided_loss",
     "info_nce",
     "jaccard",
     "jaccard_by_chance",
+    "jaccard_by_layers",
     "knn_probe",
     "last_weights",
     "linear_probe",
@@ -56,5 +64,7 @@ __all__ = [
     "prunable",
     "prune_in_rounds",
     "random_masks",
+    "rotated",
+    "shuffled_masks",
     "sparsity_of",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Generator, Tensor, nn
@@ -88,6 +89,29 @@ def random_masks(weights: Mapping[str, Tensor], sparsity: float, generator: Gene
     )
 
 
+def shuffled_masks(masks: Masks, generator: Generator) -> Masks:
+    """As many weights of each layer, at random places within it.
+
+    Parameters
+    ----------
+    masks : dict
+    generator : torch.Generator
+        A CPU generator.
+
+    Examples
+    --------
+    >>> mask = torch.tensor([True, False, False, False])
+    >>> int(shuffled_masks({"a": mask}, torch.Generator())["a"].sum())
+    1
+    """
+    return {
+        name: mask.flatten()[
+            torch.randperm(mask.numel(), generator=generator).to(mask.device)
+        ].view(mask.shape)
+        for name, mask in masks.items()
+    }
+
+
 def _best(sizes: Mapping[str, Tensor], sparsity: float) -> Masks:
     flat = torch.cat([size.flatten() for size in sizes.values()])
     order = flat.argsort(descending=True, stable=True)[: kept_of(len(flat), sparsity)]
@@ -143,17 +167,35 @@ class Held:
             layer.mask = None
 
 
+def geometric_sparsities(sparsity: float, rounds: int) -> tuple[float, ...]:
+    r"""Sparsities that prune the same share of what is left each round, :math:`1 - (1 - s)^{r/R}`.
+
+    Parameters
+    ----------
+    sparsity : float
+        After the last round, in [0, 1).
+    rounds : int
+        R.
+
+    Examples
+    --------
+    >>> geometric_sparsities(0.75, 2)
+    (0.5, 0.75)
+    """
+    check_sparsity(sparsity)
+    if rounds < 1:
+        raise ValueError(f"`rounds` must be a positive integer, got {rounds}.")
+    return tuple(1 - (1 - sparsity) ** (done / rounds) for done in range(1, rounds + 1))
+
+
 def prune_in_rounds(
     network: nn.Module,
     train: Callable[[nn.Module], object],
     rewind: Mapping[str, Tensor],
     *,
-    sparsity: float,
-    rounds: int,
-) -> Masks:
-    """Train, prune the smallest of what is left, rewind; so many times.
-
-    Each round prunes the same share of what the last one left, :math:`1 - (1 - s)^{1/R}`.
+    sparsities: Sequence[float],
+) -> list[Masks]:
+    """Train, prune the smallest of what is left, rewind; once for each sparsity.
 
     Parameters
     ----------
@@ -163,10 +205,18 @@ def prune_in_rounds(
         Trains the network in place; what it learns decides the masks.
     rewind : dict
         A state of the network, from its start or early in its training.
-    sparsity : float
-        At the end, in [0, 1).
-    rounds : int
-        R.
+    sparsities : sequence of float
+        After each round, rising, in [0, 1); `geometric_sparsities` gives the usual ones.
+
+    Returns
+    -------
+    list of dict
+        The masks after each round, within those of the round before.
+
+    Raises
+    ------
+    ValueError
+        For sparsities that do not rise.
 
     References
     ----------
@@ -175,22 +225,25 @@ def prune_in_rounds(
     Caron, Morcos, Bojanowski, Mairal, Joulin (2020). Pruning convolutional neural networks with
     self-supervision. https://arxiv.org/abs/2001.03554
     """
-    check_sparsity(sparsity)
-    if rounds < 1:
-        raise ValueError(f"`rounds` must be a positive integer, got {rounds}.")
+    for sparsity in sparsities:
+        check_sparsity(sparsity)
+    if not sparsities or any(a >= b for a, b in itertools.pairwise(sparsities)):
+        raise ValueError(f"`sparsities` must be some that rise, got {sparsities}.")
     rewind = copy.deepcopy(dict(rewind))
     masks: Masks = {
         name: torch.ones_like(weight, dtype=torch.bool)
         for name, weight in prunable(network).items()
     }
-    for done in range(1, rounds + 1):
+    found = []
+    for sparsity in sparsities:
         network.load_state_dict(rewind)
         held = Held(network, masks)
         train(network)
-        masks = magnitude_masks(prunable(network), 1 - (1 - sparsity) ** (done / rounds), masks)
+        masks = magnitude_masks(prunable(network), sparsity, masks)
         held.remove()
+        found.append(masks)
     network.load_state_dict(rewind)
-    return masks
+    return found
 
 
 def sparsity_of(masks: Masks) -> float:
@@ -208,10 +261,7 @@ def jaccard(first: Masks, second: Masks) -> float:
     >>> jaccard(first, {"a": torch.tensor([False, True, True])})
     0.3333333333333333
     """
-    if first.keys() != second.keys():
-        raise ValueError(
-            f"`first` and `second` must have the same weights, got {[*first]} and {[*second]}."
-        )
+    _check_same(first, second)
     both = sum(int((first[name] & second[name]).sum()) for name in first)
     either = sum(int((first[name] | second[name]).sum()) for name in first)
     return both / max(1, either)
@@ -227,3 +277,32 @@ def jaccard_by_chance(sparsity: float) -> float:
     """
     check_sparsity(sparsity)
     return (1 - sparsity) / (1 + sparsity)
+
+
+def jaccard_by_layers(first: Masks, second: Masks) -> float:
+    r"""Overlap of two masks that keep as many in each layer as these, at random places.
+
+    With :math:`a_l, b_l` of :math:`n_l` weights kept, about :math:`\sum a_l b_l / n_l` over
+    :math:`\sum a_l + b_l - a_l b_l / n_l`. Masks that agree on the layers alone overlap so much;
+    `jaccard_by_chance` knows nothing of layers.
+
+    Examples
+    --------
+    >>> first = {"a": torch.tensor([True, True]), "b": torch.tensor([True, False])}
+    >>> jaccard_by_layers(first, first)
+    0.7142857142857143
+    """
+    _check_same(first, second)
+    both = either = 0.0
+    for name, mask in first.items():
+        ours, theirs = int(mask.sum()), int(second[name].sum())
+        expected = ours * theirs / mask.numel()
+        both, either = both + expected, either + ours + theirs - expected
+    return both / either if either else 0.0
+
+
+def _check_same(first: Masks, second: Masks) -> None:
+    if first.keys() != second.keys():
+        raise ValueError(
+            f"`first` and `second` must have the same weights, got {[*first]} and {[*second]}."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -12,12 +13,15 @@ from pbnn.backbones import lenet
 from pbnn.binarize import RECIPES, after_step, binary_layers, convert
 from pbnn.representation import (
     Held,
+    geometric_sparsities,
     jaccard,
     jaccard_by_chance,
+    jaccard_by_layers,
     magnitude_masks,
     prunable,
     prune_in_rounds,
     random_masks,
+    shuffled_masks,
     sparsity_of,
 )
 from pbnn.seeding import generator
@@ -105,11 +109,38 @@ def test_a_network_is_left_at_its_rewind_to_the_bit():
         trained.append(sum(int((w == 0).sum()) for w in prunable(network).values()))
         some_steps(network, 3)
 
-    masks = prune_in_rounds(network, train, rewind, sparsity=0.75, rounds=2)
+    found = prune_in_rounds(network, train, rewind, sparsities=(0.5, 0.8, 0.9))
     assert all(torch.equal(value, rewind[name]) for name, value in network.state_dict().items())
-    total = sum(mask.numel() for mask in masks.values())
-    assert trained == [0, round(total * 0.5)]
-    assert sparsity_of(masks) == pytest.approx(0.75, abs=1 / total)
+    total = sum(mask.numel() for mask in found[0].values())
+    assert trained == [0, round(total * 0.5), round(total * 0.8)]
+    for masks, sparsity in zip(found, (0.5, 0.8, 0.9), strict=True):
+        assert sparsity_of(masks) == pytest.approx(sparsity, abs=1 / total)
+    for before, after in itertools.pairwise(found):
+        assert all(not (after[name] & ~mask).any() for name, mask in before.items())
+
+
+def test_geometric_rounds_prune_the_same_share_of_what_is_left():
+    sparsities = (0.0, *geometric_sparsities(0.9, 4))
+    shares = [(b - a) / (1 - a) for a, b in itertools.pairwise(sparsities)]
+    assert shares == pytest.approx([1 - 0.1**0.25] * 4)
+    assert sparsities[-1] == pytest.approx(0.9)
+
+
+def test_shuffled_masks_keep_the_layers_and_lose_the_places():
+    weights = {"a": torch.zeros(200, 500), "b": torch.zeros(300, 100)}
+    draws = [{n: torch.rand(w.shape, generator=generator(s, n)) for n, w in weights.items()}
+             for s in (0, 1)]  # fmt: skip
+    first, second = ({"a": d["a"] < 0.1, "b": d["b"] < 0.8} for d in draws)
+    moved = shuffled_masks(first, generator(0, "shuffle"))
+    for name, mask in first.items():
+        assert mask.shape == moved[name].shape
+        assert mask.sum() == moved[name].sum()
+        assert not torch.equal(mask, moved[name])
+    expected = jaccard_by_layers(first, second)
+    assert jaccard(first, moved) == pytest.approx(expected, abs=0.01)
+    assert jaccard(first, second) == pytest.approx(expected, abs=0.01)
+    # Of all layers together chance would be much less.
+    assert expected > jaccard_by_chance(sparsity_of(first)) + 0.2
 
 
 def test_masks_overlap_by_chance_as_they_should():
@@ -134,7 +165,13 @@ def test_bad_masks_are_refused():
             magnitude_masks(prunable(model()), sparsity)
     with pytest.raises(ValueError, match="`masks` must fit weights of the network, got 'b'"):
         Held(model(), {"b": torch.ones(3, dtype=torch.bool)})
+    for sparsities in ((), (0.5, 0.5), (0.8, 0.5)):
+        with pytest.raises(ValueError, match="`sparsities` must be some that rise"):
+            prune_in_rounds(model(), some_steps, model().state_dict(), sparsities=sparsities)
+    with pytest.raises(ValueError, match=r"`sparsity` must lie in \[0, 1\), got 1.0"):
+        prune_in_rounds(model(), some_steps, model().state_dict(), sparsities=(0.5, 1.0))
     with pytest.raises(ValueError, match="`rounds` must be a positive integer, got 0"):
-        prune_in_rounds(model(), some_steps, model().state_dict(), sparsity=0.5, rounds=0)
-    with pytest.raises(ValueError, match="must have the same weights"):
-        jaccard({"a": torch.ones(1)}, {"b": torch.ones(1)})
+        geometric_sparsities(0.5, 0)
+    for overlap in (jaccard, jaccard_by_layers):
+        with pytest.raises(ValueError, match="must have the same weights"):
+            overlap({"a": torch.ones(1)}, {"b": torch.ones(1)})

@@ -1,0 +1,245 @@
+"""One run of the study of pruning: find masks, or train with masks held, and what comes of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from balance_runs import accuracy, network_of, splits_of, training
+from common import loaded
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from pbnn.baselines import Classifier
+from pbnn.binarize import binary_layers, check_latents
+from pbnn.data import Task
+from pbnn.environment import environment
+from pbnn.inputs import Points
+from pbnn.objectives import Objective, RiskObjective
+from pbnn.representation import (
+    Held,
+    RotationObjective,
+    clusters,
+    features,
+    jaccard,
+    jaccard_by_chance,
+    jaccard_by_layers,
+    linear_probe,
+    magnitude_masks,
+    prunable,
+    prune_in_rounds,
+    random_masks,
+    rotated,
+    shuffled_masks,
+    sparsity_of,
+)
+from pbnn.representation.pruning import Masks
+from pbnn.seeding import generator, spawn_seed
+
+Record = dict[str, Any]
+
+
+class Places(NamedTuple):
+    """What a run finds its data, masks of earlier runs and place by."""
+
+    kept: Path
+    data_dir: Path | None
+    offline: bool
+    device: str
+    progress: bool
+
+
+def run(
+    cell: dict[str, Any],
+    kept: Path,
+    data_dir: Path | None,
+    offline: bool,
+    device: str,
+    progress: bool,
+) -> Record:
+    """A record: of masks their file, else accuracies with masks held, and overlaps of masks."""
+    places = Places(kept, data_dir, offline, device, progress)
+    task, points = loaded(cell, splits_of, data_dir, offline, device)
+    began, worked = time.perf_counter(), time.process_time()
+    record = ROLES[cell["role"]](cell, task, points, places)
+    seconds = {"all": time.perf_counter() - began, "cpu": time.process_time() - worked}
+    data = {"source": task.source, "sha256": task.sha256, "splits": cell["splits"]}
+    about = {"hardware": environment()["hardware"], "seconds": seconds, "data": data}
+    return record | about
+
+
+def find_masks(cell: dict[str, Any], task: Task, points: Points, places: Places) -> Record:
+    """Masks after each round, of a network that learns what the source of masks says."""
+    x, y = training_points(cell, points)
+    source = cell["source"]
+    network = start_of(cell, points, SCORES[source](cell, task)).to(places.device)
+    curve: list[dict[str, Any]] = []
+    looked_at = [x]  # what clusters are of: pixels, then features
+
+    def train(network: nn.Module) -> None:
+        done = len(looked_at)
+        classes = y
+        if source == "clusters":
+            seed = spawn_seed(cell["seed"], "clusters", done) % 2**32
+            classes = clusters(looked_at[-1], cell["clusters"], seed)
+        rows = learn(cell, network, source, x, classes, places.progress)
+        curve.extend({"figure": f"round {done}", "x": r["epoch"] + 1, "y": r["risk"]} for r in rows)
+        looked_at.append(features(network, x) if source == "clusters" else x)
+
+    rounds = prune_in_rounds(network, train, network.state_dict(), sparsities=cell["sparsity"])
+    files = {
+        f"{sparsity:g}/{name}": mask.cpu()
+        for sparsity, masks in zip(cell["sparsity"], rounds, strict=True)
+        for name, mask in masks.items()
+    }
+    measures = {"training_error": curve[-1]["y"]}
+    return {"measures": measures, "curve": curve, "files": {"safetensors": save(files)}}
+
+
+def learn_labels(cell: dict[str, Any], task: Task, points: Points, places: Places) -> Record:
+    """Accuracy of a network trained on labels with masks held, and what the masks overlap with."""
+    x, y = training_points(cell, points)
+    network = start_of(cell, points, SCORES["labels"](cell, task)).to(places.device)
+    masks = masks_of(cell, network, places)
+    measures: dict[str, Any] = {}
+    if masks:
+        measures |= overlaps(cell, network, masks, places)
+    measures |= learn_held(cell, network, masks, "labels", x, y, places)
+    for name, part in (("validation", points.prior), ("accuracy", points.test)):
+        measures[name] = accuracy(network, *part)
+    rows = [
+        {"figure": f"kept {name}", "x": cell["sparsity"], "y": float(mask.float().mean())}
+        for name, mask in masks.items()
+    ]
+    return {"measures": measures, "curve": rows}
+
+
+def learn_rotation(cell: dict[str, Any], task: Task, points: Points, places: Places) -> Record:
+    """A linear probe, on other images, of a network trained by rotation with masks held."""
+    x, y = training_points(cell, points)
+    network = start_of(cell, points, SCORES["rotation"](cell, task)).to(places.device)
+    masks = masks_of(cell, network, places)
+    measures = learn_held(cell, network, masks, "rotation", x, y, places)
+    turned = rotated(points.prior[0], generator(cell["seed"], "validation turns"))
+    measures["turns"] = accuracy(network, *turned)
+    where = places.data_dir, places.offline, places.device
+    _, other = loaded(cell | cell["probed"], splits_of, *where)
+    few, penalty = cell["probed"]["images"], cell["probed"]["inverse_penalty"]
+    pairs = [
+        (features(network, images[:few]), classes[:few])
+        for images, classes in (other.certification, other.prior, other.test)
+    ]
+    for name, pair in zip(("validation", "probe"), pairs[1:], strict=True):
+        measures[name] = linear_probe(pairs[0], pair, inverse_penalty=penalty)
+    return {"measures": measures, "curve": []}
+
+
+ROLES: dict[str, Callable[[dict[str, Any], Task, Points, Places], Record]] = {
+    "masks": find_masks,
+    "labels": learn_labels,
+    "probe": learn_rotation,
+}
+SCORES: dict[str, Callable[[dict[str, Any], Task], int]] = {
+    "labels": lambda cell, task: int(task.y.max()) + 1,
+    "rotation": lambda cell, task: 4,
+    "clusters": lambda cell, task: int(cell["clusters"]),
+}
+"""Scores of a network, by what it learns."""
+
+
+def training_points(cell: dict[str, Any], points: Points) -> tuple[Tensor, Tensor]:
+    """The images to train on and their labels."""
+    x, y = (values[: cell["images"] or None] for values in points.certification)
+    return x, y
+
+
+def start_of(cell: dict[str, Any], points: Points, scores: int) -> nn.Module:
+    """The seed's network; but for its last layer the same whatever the number of its scores."""
+    return network_of(cell, tuple(points.test[0].shape[1:]), scores)
+
+
+def learn(
+    cell: dict[str, Any], network: nn.Module, what: str, x: Tensor, y: Tensor, progress: bool
+) -> list[dict[str, float]]:
+    """Train a network on classes, or on turns, which look at no class; the curve of the fit."""
+    objective: Objective = RiskObjective(Classifier(network), "cross_entropy")
+    if what == "rotation":
+        objective = RotationObjective(objective, generator(cell["seed"], "turns"))
+    curve = training(cell, objective, x, y, progress)
+    check_latents(network)
+    return curve
+
+
+def learn_held(
+    cell: dict[str, Any],
+    network: nn.Module,
+    masks: Masks,
+    what: str,
+    x: Tensor,
+    y: Tensor,
+    places: Places,
+) -> dict[str, Any]:
+    """Train with masks held, and see that they were; the training error and the share of zeros.
+
+    The masks stay held: without them what is pruned of a binary layer would be sgn(0) = +1.
+    """
+    Held(network, masks)
+    curve = learn(cell, network, what, x, y, places.progress)
+    weights = multiplied(network)
+    if any(bool(weights[name][~mask].any()) for name, mask in masks.items()):
+        raise RuntimeError("A pruned weight is not 0 after the training.")
+    zeros = sparsity_of({name: weight != 0 for name, weight in weights.items()})
+    return {"training_error": curve[-1]["risk"], "zeros": zeros}
+
+
+def multiplied(network: nn.Module) -> Masks:
+    """The weights that are multiplied, of layers that can be pruned: binary ones, where they are.
+
+    By the names of `prunable`.
+    """
+    weights: Masks = {**prunable(network)}
+    for name, layer in binary_layers(network).items():
+        if f"{name}.weight" in weights:
+            weights[f"{name}.weight"] = layer.binary_weight().detach()
+    return weights
+
+
+def masks_of(cell: dict[str, Any], network: nn.Module, places: Places) -> Masks:
+    """The masks of a cell: drawn, or those of an earlier run; none of an unpruned network."""
+    source, sparsity = cell["source"], cell["sparsity"]
+    if source == "unpruned":
+        return {}
+    if source == "random":
+        draw = generator(cell["seed"], "random masks")
+        return random_masks(prunable(network), sparsity, draw)
+    masks = found_before(cell["after"]["masks"], sparsity, places)
+    if source == "shuffled":
+        return shuffled_masks(masks, generator(cell["seed"], "shuffled masks"))
+    return masks
+
+
+def found_before(key: str, sparsity: float, places: Places) -> Masks:
+    """Masks of a sparsity, from the file of the run with this key."""
+    stored = load_file(places.kept / f"{key}.safetensors", device=places.device)
+    head = f"{sparsity:g}/"
+    return {n.removeprefix(head): mask for n, mask in stored.items() if n.startswith(head)}
+
+
+def overlaps(
+    cell: dict[str, Any], network: nn.Module, masks: Masks, places: Places
+) -> dict[str, float]:
+    """Overlap with the labels' masks and what of it is chance; with masks of the network's start.
+
+    The network is at its start.
+    """
+    sparsity = cell["sparsity"]
+    labels = found_before(cell["after"]["labels"], sparsity, places)
+    start = magnitude_masks(prunable(network), sparsity)
+    return {
+        "jaccard": jaccard(masks, labels),
+        "jaccard_chance": jaccard_by_chance(sparsity),
+        "jaccard_layers": jaccard_by_layers(masks, labels),
+        "jaccard_start": jaccard(masks, start),
+    }
