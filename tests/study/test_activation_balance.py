@@ -175,7 +175,7 @@ def test_a_teacher_is_the_trained_real_network_and_nothing_starts_there(finished
 
     def watched(cell, objective, x, y, progress, looks):
         (teacher,) = objective._teacher
-        seen.update(network=objective.network.network, teacher=teacher)
+        seen.update(network=objective.network.net, teacher=teacher)
         raise RuntimeError("seen")
 
     monkeypatch.setattr(balance_runs, "training", watched)
