@@ -61,7 +61,11 @@ SAMPLE_UP_TO = 2000
 def gaussian_readout(cell: Cell, points: Points, kept: Path, progress: bool) -> Result:
     """A Gaussian read-out, certified without a draw."""
     began = time.perf_counter()
-    points, axes = on_axes(cell, points, kept)
+    return readout_along(cell, *on_axes(cell, points, kept), progress, began)
+
+
+def readout_along(cell: Cell, points: Points, axes: Axes, progress: bool, began: float) -> Result:
+    """The same of points that are coordinates already; its prior is learned where there is one."""
     seconds = {"features": time.perf_counter() - began}
     seed, has_prior = cell["seed"], len(points.prior[1]) > 0
     # The scale of the prior is free where the prior split chooses it; else each one is paid for.
@@ -196,6 +200,13 @@ def on_axes(cell: Cell, points: Points, kept: Path) -> tuple[Points, Axes]:
     """Coordinates of the points' features along the axes of a sample that serves for that."""
     from_training = cell["prior_training"] is not None
     features = learned(cell, points, kept) if from_training else partial(convolved, cell)
+    return along_axes(cell, points, features)
+
+
+def along_axes(
+    cell: Cell, points: Points, features: Callable[[Tensor], Tensor]
+) -> tuple[Points, Axes]:
+    """The same of any features that were fixed before the certification points."""
     sample = features(sample_of(points)[:SAMPLE_UP_TO])
     axes = principal_axes(sample, min(cell["axes"], len(sample) - 1, sample.shape[1]))
 

@@ -5,6 +5,7 @@ from pbnn.data.image_folders import from_images
 from pbnn.data.loading import TASKS, embedded_twin, load
 from pbnn.data.registry import DataUnavailable
 from pbnn.data.scaling import standardise
+from pbnn.data.seen import check_unseen, example_hashes
 from pbnn.data.splits import Splits, published_split, split
 from pbnn.data.tasks import Task
 
@@ -13,7 +14,9 @@ __all__ = [
     "DataUnavailable",
     "Splits",
     "Task",
+    "check_unseen",
     "embedded_twin",
+    "example_hashes",
     "from_csv",
     "from_images",
     "load",
