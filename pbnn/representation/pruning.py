@@ -127,7 +127,8 @@ class Held:
     """Masks on a network: pruned weights are 0, and stay 0 while it trains, until `remove`.
 
     Gradients of pruned weights are 0 too. A binary layer with a mask multiplies by weights in
-    {−1, 0, +1} times its scales: it is ternary.
+    {−1, 0, +1} times its scales: it is ternary, as long as the masks are held. Evaluate it so:
+    after `remove` what was pruned of it would be sgn(0) = +1. Masks are no part of a state.
 
     Parameters
     ----------
