@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import loaded
+from common import about_run, files_of, loaded
 from recipes_studied import KEPT
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pbnn.augmentation import AffineRange, random_affine, random_crop
@@ -28,7 +28,6 @@ from pbnn.binarize import (
 )
 from pbnn.data import Splits, Task, published_split, split
 from pbnn.distillation import DistributionalObjective
-from pbnn.environment import environment
 from pbnn.objectives import Objective, PenalisedObjective, RiskObjective
 from pbnn.seeding import generator
 from pbnn.training import Augmentation, FitConfig, fit
@@ -94,16 +93,13 @@ def run(
         measures |= more | looks.flips()
         rows += final + histograms(network, valid[:PROBE])
     seconds["all"] = time.perf_counter() - began
-    about = {"hardware": environment()["hardware"], "seconds": seconds}
-    data = {"source": task.source, "sha256": task.sha256, "splits": cell["splits"]}
     # One seed's curves are enough to look at; what is compared over seeds is a measure.
     kept_rows = [row | {"y": float(f"{row['y']:.6g}")} for row in rows if row["y"] == row["y"]]
     measures = {name: value for name, value in measures.items() if value == value}
     curve = kept_rows if cell["seed"] == 0 else []
-    record = {"measures": measures, "curve": curve, "data": data} | about
+    record = {"measures": measures, "curve": curve} | about_run(cell, task, seconds)
     if cell["method"] in KEPT and not cell["threshold"]:
-        state = {name: value.contiguous() for name, value in network.state_dict().items()}
-        record["files"] = {"safetensors": save(state)}
+        record["files"] = files_of(network.state_dict())
     return record
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import pandas as pd
 from balance_runs import NETWORKS, accuracy, network_of, objective_of, splits_of, training
-from common import Places, carry_out, loaded
+from common import Places, about_run, carry_out, loaded
 from tabulate import tabulate
 
 from pbnn.binarize import (
@@ -32,7 +32,6 @@ from pbnn.binarize import (
     count_operations,
 )
 from pbnn.data import Task
-from pbnn.environment import environment
 from pbnn.files import read_json, write_atomic
 from pbnn.reporting import records_from_csv
 from pbnn.seeding import generator
@@ -198,9 +197,7 @@ def run(
     twin_counts = count_operations(twin, image)
     measures |= counts | {"real_parameter_bits": twin_counts.parameter_bits}
     rows = [{"figure": "training", "x": row["epoch"] + 1, "y": row["risk"]} for row in curve]
-    data = {"source": task.source, "sha256": task.sha256, "splits": cell["splits"]}
-    about = {"hardware": environment()["hardware"], "seconds": seconds}
-    return {"measures": measures, "curve": rows, "data": data} | about
+    return {"measures": measures, "curve": rows} | about_run(cell, task, seconds)
 
 
 def draw(folder: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
+from torch import Tensor
 
 from pbnn.data import DataUnavailable, Splits, Task, embedded_twin, load
+from pbnn.environment import environment
 from pbnn.files import write_json
 from pbnn.inputs import Points
 from pbnn.methods import points_of
@@ -79,6 +82,17 @@ def loaded(
     if parts.hashes(task) != cell["splits"]:
         raise ValueError(f"`splits` must be those of the data, got others for {task.name}.")
     return task, points_of(task, parts, device)
+
+
+def about_run(cell: dict[str, Any], task: Task, seconds: dict[str, float]) -> dict[str, Any]:
+    """What a record says besides its results: data, machine, times."""
+    data = {"source": task.source, "sha256": task.sha256, "splits": cell["splits"]}
+    return {"data": data, "hardware": environment()["hardware"], "seconds": seconds}
+
+
+def files_of(state: Mapping[str, Tensor]) -> dict[str, bytes]:
+    """A record's file of tensors, such as a network's state for the runs that come after it."""
+    return {"safetensors": save({name: value.contiguous() for name, value in state.items()})}
 
 
 def carry_out(

@@ -15,19 +15,18 @@ from balance_runs import (
     splits_of,
     training,
 )
-from common import loaded
+from common import about_run, files_of, loaded
 from composed_images import (
     PixelObjective,
     composed,
     intersection_over_union,
     pixel_information,
 )
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pbnn.balance import measure
 from pbnn.binarize import binary_layers, check_latents
-from pbnn.environment import environment
 from pbnn.inputs import Part, Points
 from pbnn.objectives import Objective
 from pbnn.representation import CMIM
@@ -114,12 +113,9 @@ def run(
     check_latents(network)
     measures = {"training_error": curve[-1]["risk"]}
     measures |= (segmented if dense else classified)(network, data, classes)
-    data_read = {"source": task.source, "sha256": task.sha256, "splits": cell["splits"]}
-    about = {"hardware": environment()["hardware"], "seconds": seconds}
-    record = {"measures": measures, "curve": [], "data": data_read} | about
+    record = {"measures": measures, "curve": []} | about_run(cell, task, seconds)
     if cell["method"] == "real":
-        state = {name: value.contiguous() for name, value in network.state_dict().items()}
-        record["files"] = {"safetensors": save(state)}
+        record["files"] = files_of(network.state_dict())
     return record
 
 

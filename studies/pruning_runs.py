@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from balance_runs import accuracy, network_of, splits_of, training
-from common import loaded
-from safetensors.torch import load_file, save
+from common import about_run, files_of, loaded
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pbnn.baselines import Classifier
 from pbnn.binarize import binary_layers, check_latents
 from pbnn.data import Task
-from pbnn.environment import environment
 from pbnn.inputs import Points
 from pbnn.objectives import Objective, RiskObjective
 from pbnn.representation import (
@@ -65,9 +64,7 @@ def run(
     began, worked = time.perf_counter(), time.process_time()
     record = ROLES[cell["role"]](cell, task, points, places)
     seconds = {"all": time.perf_counter() - began, "cpu": time.process_time() - worked}
-    data = {"source": task.source, "sha256": task.sha256, "splits": cell["splits"]}
-    about = {"hardware": environment()["hardware"], "seconds": seconds, "data": data}
-    return record | about
+    return record | about_run(cell, task, seconds)
 
 
 def find_masks(cell: dict[str, Any], task: Task, points: Points, places: Places) -> Record:
@@ -95,7 +92,7 @@ def find_masks(cell: dict[str, Any], task: Task, points: Points, places: Places)
         for name, mask in masks.items()
     }
     measures = {"training_error": curve[-1]["y"]}
-    return {"measures": measures, "curve": curve, "files": {"safetensors": save(files)}}
+    return {"measures": measures, "curve": curve, "files": files_of(files)}
 
 
 def learn_labels(cell: dict[str, Any], task: Task, points: Points, places: Places) -> Record:

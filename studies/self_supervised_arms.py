@@ -9,15 +9,14 @@ from typing import Any, NamedTuple
 
 import torch
 from balance_runs import NETWORKS, accuracy, at_once, splits_of
-from common import loaded
-from safetensors.torch import load_file, save
+from common import about_run, files_of, loaded
+from safetensors.torch import load_file
 from self_supervised_runs import VIEWS, fitted, trained_by_contrast, unlabelled
 from torch import Generator, Tensor, nn
 
 from pbnn.baselines import Classifier
 from pbnn.binarize import RECIPES, check_latents, convert
 from pbnn.binarize.layers import evaluating
-from pbnn.environment import environment
 from pbnn.inputs import Points
 from pbnn.objectives import RiskObjective
 from pbnn.representation import (
@@ -209,16 +208,9 @@ def run(
     seconds = {"training": trained, "all": time.perf_counter() - began}
     rows += [{"figure": "risk", "x": row["epoch"] + 1, "y": row["risk"]} for row in curve]
     measures |= {"training_images": len(x), "steps": steps_of(cell, len(x))}
-    record = {
-        "measures": measures,
-        "curve": rows,
-        "data": {"source": task.source, "sha256": task.sha256, "splits": cell["splits"]},
-        "hardware": environment()["hardware"],
-        "seconds": seconds,
-    }
+    record = {"measures": measures, "curve": rows} | about_run(cell, task, seconds)
     if cell["method"] == "teacher":
-        state = {name: value.contiguous() for name, value in network.state_dict().items()}
-        record["files"] = {"safetensors": save(state)}
+        record["files"] = files_of(network.state_dict())
     return record
 
 

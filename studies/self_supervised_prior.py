@@ -26,8 +26,8 @@ import torch
 from balance_runs import at_once
 from certified_readouts import along_axes, readout_along
 from claims import claim, claims_of, claims_table
-from common import Places, carry_out, loaded
-from safetensors.torch import load_file, save
+from common import Places, about_run, carry_out, files_of, loaded
+from safetensors.torch import load_file
 from self_supervised_arms import ARMS, Lesson, network_of
 from self_supervised_bnn import SHARED
 from tabulate import tabulate
@@ -35,7 +35,6 @@ from torch import nn
 
 from pbnn.binarize import check_latents
 from pbnn.data import Splits, Task, check_unseen, example_hashes, published_split, split
-from pbnn.environment import environment
 from pbnn.files import read_json, write_atomic, write_json
 from pbnn.inputs import Points
 from pbnn.reporting import records_from_csv
@@ -155,8 +154,7 @@ def run(
     task, points = loaded(cell, halves, data_dir, offline, device)
     one = extractor_trained if cell["after"] is None else certified
     record = one(cell, points, kept, progress)
-    data = {"source": task.source, "sha256": task.sha256, "splits": cell["splits"]}
-    return record | {"data": data, "hardware": environment()["hardware"]}
+    return record | about_run(cell, task, record["seconds"])
 
 
 def extractor_trained(
@@ -170,10 +168,10 @@ def extractor_trained(
     curve = ARMS[cell["method"]](network, Lesson(cell, None, x, y, None, label))
     check_latents(network)
     rows = [{"figure": "risk", "x": row["epoch"] + 1, "y": row["risk"]} for row in curve]
-    state = {f"network.{n}": value.contiguous() for n, value in network.state_dict().items()}
+    state = {f"network.{name}": value for name, value in network.state_dict().items()}
     hashes = sorted(example_hashes(x.cpu().numpy()))
     seen = torch.tensor([list(bytes.fromhex(each)) for each in hashes], dtype=torch.uint8)
-    files = {"safetensors": save(state | {"seen": seen})}
+    files = files_of(state | {"seen": seen})
     seconds = {"training": time.perf_counter() - began}
     return {"measures": {"seen": len(hashes)}, "curve": rows, "seconds": seconds, "files": files}
 
