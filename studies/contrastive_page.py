@@ -236,9 +236,11 @@ def costs_figure(costs: pd.DataFrame) -> Figure:
     order = [str(name) for name in costs["variant"].unique()]
     for axes, (column, text) in zip(axes_of, shown.items(), strict=True):
         for variant, mine in costs.groupby("variant", sort=False):
-            axes.plot(mine["n"], mine[column], linewidth=0.8, **look_of(order, str(variant)))
+            axes.plot(mine["n"], mine[column], linewidth=0.8, clip_on=False,
+                      **look_of(order, str(variant)))  # fmt: skip
         axes.set_xscale("log")
         axes.set_yscale("symlog", linthresh=1.0)
+        axes.set_ylim(0, 1.5 * costs[column].max())
         axes.set_xlabel("samples n")
         axes.set_title(text)
     label_rows(axes_of, "")
