@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from common import about_run, files_of, loaded
+from common import Where, about_run, files_of, loaded
 from recipes_studied import KEPT
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -54,31 +53,26 @@ SPAN = 4.0
 """Bins of the histogram of pre-activations, and how far it reaches either way."""
 
 
-def run(
-    cell: dict[str, Any],
-    kept: Path,
-    data_dir: Path | None,
-    offline: bool,
-    device: str,
-    progress: bool,
-) -> dict[str, Any]:
+def run(cell: dict[str, Any], where: Where) -> dict[str, Any]:
     """A record: accuracies, balance of the signs before, while and after training, times.
 
     A run that comes after another finds its network in the folder `kept`, by its key.
     """
-    task, points = loaded(cell, splits_of, data_dir, offline, device)
+    task, points = loaded(cell, splits_of, where)
     x, y = (values[: cell["images"] or None] for values in points.certification)
     (valid, valid_label), (test, label) = points.prior, points.test
     image, classes = tuple(x.shape[1:]), int(task.y.max()) + 1
-    before = load_file(kept / f"{cell['after']}.safetensors") if cell["after"] else None
+    before = load_file(where.kept / f"{cell['after']}.safetensors") if cell["after"] else None
     teacher = None
     if cell.get("role") == "teacher":
-        teacher = network_of(cell | {"recipe": None}, image, classes, before).to(device).eval()
+        teacher = (
+            network_of(cell | {"recipe": None}, image, classes, before).to(where.device).eval()
+        )
         before = None
-    network = network_of(cell, image, classes, before).to(device)
+    network = network_of(cell, image, classes, before).to(where.device)
     began = time.perf_counter()
     looks = Looks(network, valid[:PROBE])
-    curve = training(cell, objective_of(cell, network, teacher), x, y, progress, looks)
+    curve = training(cell, objective_of(cell, network, teacher), x, y, where.progress, looks)
     seconds = {"training": time.perf_counter() - began - looks.seconds, "looks": looks.seconds}
     check_latents(network)
     measures: dict[str, Any] = {

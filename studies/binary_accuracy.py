@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import pandas as pd
 from balance_runs import NETWORKS, accuracy, network_of, objective_of, splits_of, training
-from common import Places, about_run, carry_out, loaded
+from common import Places, Where, about_run, carry_out, loaded
 from tabulate import tabulate
 
 from pbnn.binarize import (
@@ -164,26 +164,19 @@ def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
     return cells
 
 
-def run(
-    cell: dict[str, Any],
-    kept: Path,
-    data_dir: Path | None,
-    offline: bool,
-    device: str,
-    progress: bool,
-) -> dict[str, Any]:
+def run(cell: dict[str, Any], where: Where) -> dict[str, Any]:
     """A record: accuracies, operations and bits of parameters, the curve of the training."""
-    task, points = loaded(cell, splits_of, data_dir, offline, device)
+    task, points = loaded(cell, splits_of, where)
     x, y = (values[: cell["images"] or None] for values in points.certification)
     (valid, valid_label), (test, label) = points.prior, points.test
     image, classes = tuple(x.shape[1:]), int(task.y.max()) + 1
     began = time.perf_counter()
-    twin = network_of(cell | {"recipe": None}, image, classes).to(device)
+    twin = network_of(cell | {"recipe": None}, image, classes).to(where.device)
     if cell["pretraining"]:
         how = cell | {"epochs": cell["pretraining"], "learning_rate": 0.003}
-        training(how, objective_of(how, twin), x, y, progress)
-    network = network_of(cell, image, classes, twin.state_dict()).to(device)
-    curve = training(cell, objective_of(cell, network), x, y, progress)
+        training(how, objective_of(how, twin), x, y, where.progress)
+    network = network_of(cell, image, classes, twin.state_dict()).to(where.device)
+    curve = training(cell, objective_of(cell, network), x, y, where.progress)
     seconds = {"training": time.perf_counter() - began}
     check_latents(network)
     measures = {

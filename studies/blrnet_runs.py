@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import Where
 from torch import Tensor, nn
 
 from pbnn.augmentation import AffineRange, random_affine
@@ -54,37 +55,30 @@ which takes half the time of 500."""
 CURVE_POINTS = 60
 
 
-def run(
-    cell: dict[str, Any],
-    kept: Path,
-    data_dir: Path | None,
-    offline: bool,
-    device: str,
-    progress: bool,
-) -> dict[str, Any]:
+def run(cell: dict[str, Any], where: Where) -> dict[str, Any]:
     """A record: errors on the test images, curves, how long it took, and the network itself.
 
     A run that goes on from a binary network finds it in the folder `kept`, by its key.
     """
     torch.set_num_threads(cell["threads"])
-    task = load(cell["dataset"], data_dir, offline=offline)
+    task = load(cell["dataset"], where.data_dir, offline=where.offline)
     parts = parts_of(task)
     rows = parts.certification[: cell["images"] or None]
     x, y, test, label = (
-        torch.from_numpy(values[index]).to(device)
+        torch.from_numpy(values[index]).to(where.device)
         for index in (rows, parts.test)
         for values in (task.x, task.y)
     )
     began = time.perf_counter()
-    network, curve = trained(cell, x, y, kept, progress)
+    network, curve = trained(cell, x, y, where.kept, where.progress)
     seconds = {"training": time.perf_counter() - began}
     if isinstance(network, RealNet):
         measures = {"propagated": error(scores_of(network, test), label)}
     else:
         outside = None
         if cell["outside"] is not None:
-            other = load(cell["outside"]["dataset"], data_dir, offline=offline)
-            outside = torch.from_numpy(other.x[parts_of(other).test]).to(device)
+            other = load(cell["outside"]["dataset"], where.data_dir, offline=where.offline)
+            outside = torch.from_numpy(other.x[parts_of(other).test]).to(where.device)
         few = slice(cell["re_estimated_on"])
         measures, more = measured(cell, network, x[few], y[few], test, label, outside)
         curve += more

@@ -27,7 +27,7 @@ from certified_records import (
     provenance_of,
     result_of,
 )
-from common import loaded
+from common import Where, loaded
 from torch import Tensor
 
 from pbnn.bounds import exact, monte_carlo
@@ -41,16 +41,14 @@ from pbnn.seeding import generator
 from pbnn.training import checkpoint_bytes
 
 
-def run(
-    cell: Cell, kept: Path, data_dir: Path | None, offline: bool, device: str, progress: bool
-) -> dict[str, Any]:
+def run(cell: Cell, where: Where) -> dict[str, Any]:
     """A record: certificates by predictor, measures, curve, times, and the network itself.
 
     A run with the network of a prior training finds it in the folder `kept`, by its key.
     """
-    task, points = loaded(cell, lambda task: splits_of(task, cell), data_dir, offline, device)
+    task, points = loaded(cell, lambda task: splits_of(task, cell), where)
     began = time.perf_counter()
-    result = NETWORKS[cell["network"]](cell, points, kept, progress)
+    result = NETWORKS[cell["network"]](cell, points, where.kept, where.progress)
     result["seconds"]["all"] = time.perf_counter() - began
     data = {"source": task.source, "sha256": task.sha256, "splits": cell["splits"]}
     files = {"safetensors": checkpoint_bytes(result.pop("network"))}

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save
@@ -52,6 +52,18 @@ class Places:
             raise ValueError(f"`device` must be one that is there, got {self.device!r}, no CUDA.")
 
 
+class Where(NamedTuple):
+    """Where a run finds what it needs: all of it changes nothing in its results."""
+
+    kept: Path
+    """Folder of the records, and of what earlier runs kept for later ones."""
+    data_dir: Path | None
+    offline: bool
+    device: str
+    progress: bool
+    """Whether to show a bar: of a run alone."""
+
+
 def tasks_of(
     names: Sequence[str], data_dir: Path | None, offline: bool
 ) -> tuple[dict[str, Task], str]:
@@ -71,17 +83,15 @@ def tasks_of(
 def loaded(
     cell: dict[str, Any],
     split_up: Callable[[Task], Splits],
-    data_dir: Path | None,
-    offline: bool,
-    device: str,
+    where: Where,
 ) -> tuple[Task, Points]:
     """The data of a cell in its parts, on the device and with the threads that it names."""
     torch.set_num_threads(cell["threads"])
-    task = load(cell["dataset"], data_dir, offline=offline)
+    task = load(cell["dataset"], where.data_dir, offline=where.offline)
     parts = split_up(task)
     if parts.hashes(task) != cell["splits"]:
         raise ValueError(f"`splits` must be those of the data, got others for {task.name}.")
-    return task, points_of(task, parts, device)
+    return task, points_of(task, parts, where.device)
 
 
 def about_run(cell: dict[str, Any], task: Task, seconds: dict[str, float]) -> dict[str, Any]:
@@ -133,22 +143,16 @@ def run_all(
     """Run what is missing and write the CSV files; cells that name another in `needs` come last."""
     print(f"Runs: {len(cells)}, kept one by one in {folder / 'runs'}; interrupt and go on at will.")
     alone = config.workers is None and config.scheduler is None
-    where = (folder / "runs", config.data_dir, config.offline, config.device, alone)
-    one = functools.partial(_run, run=run, where=where)
+    where = Where(folder / "runs", config.data_dir, config.offline, config.device, alone)
+    one = functools.partial(run, where=where)
     places = {"workers": config.workers, "scheduler": config.scheduler}
     first = [cell for cell in cells if cell.config[needs] is None]
-    run_cells(first, one, where[0], **places)
-    records = run_cells(cells, one, where[0], **places)
+    run_cells(first, one, where.kept, **places)
+    records = run_cells(cells, one, where.kept, **places)
     write_records_csv(records, folder / "records.csv")
     write_curves_csv(records, folder / "curves.csv")
     write_timings_csv(records, folder / "timings.csv")
     return records
-
-
-def _run(
-    cell: dict[str, Any], run: Callable[..., dict[str, Any]], where: tuple[Any, ...]
-) -> dict[str, Any]:
-    return run(cell, *where)
 
 
 def write_description(config: Places, name: str, tasks: dict[str, Task], folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from balance_runs import (
@@ -15,7 +14,7 @@ from balance_runs import (
     splits_of,
     training,
 )
-from common import about_run, files_of, loaded
+from common import Where, about_run, files_of, loaded
 from composed_images import (
     PixelObjective,
     composed,
@@ -87,28 +86,21 @@ def informed(layers: dict[str, float]) -> dict[str, float]:
     return {"information": average(layers.values()), "information_last": [*layers.values()][-1]}
 
 
-def run(
-    cell: dict[str, Any],
-    kept: Path,
-    data_dir: Path | None,
-    offline: bool,
-    device: str,
-    progress: bool,
-) -> dict[str, Any]:
+def run(cell: dict[str, Any], where: Where) -> dict[str, Any]:
     """A record: how accurate the network is, and how much its signs say about the classes."""
-    task, points = loaded(cell, splits_of, data_dir, offline, device)
+    task, points = loaded(cell, splits_of, where)
     dense = cell["network"] == DENSE
     data = (scenes_of if dense else images_of)(cell, points)
     x, y = data.train
     image, classes = tuple(x.shape[1:]), 2 if dense else int(task.y.max()) + 1
-    network = network_of(cell, image, classes).to(device)
+    network = network_of(cell, image, classes).to(where.device)
     teacher = None
     if cell["after"]:
-        teacher = network_of(cell | {"recipe": None}, image, classes).to(device).eval()
-        teacher.load_state_dict(load_file(kept / f"{cell['after']}.safetensors"))
+        teacher = network_of(cell | {"recipe": None}, image, classes).to(where.device).eval()
+        teacher.load_state_dict(load_file(where.kept / f"{cell['after']}.safetensors"))
     objective = PixelObjective(network) if dense else objective_of(cell, network)
     began = time.perf_counter()
-    curve = training(cell, contrasted(cell, objective, x, y, teacher), x, y, progress)
+    curve = training(cell, contrasted(cell, objective, x, y, teacher), x, y, where.progress)
     seconds = {"training": time.perf_counter() - began}
     check_latents(network)
     measures = {"training_error": curve[-1]["risk"]}

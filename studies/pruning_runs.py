@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from balance_runs import accuracy, network_of, splits_of, training
-from common import about_run, files_of, loaded
+from common import Where, about_run, files_of, loaded
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -40,38 +39,20 @@ from pbnn.seeding import generator, spawn_seed
 Record = dict[str, Any]
 
 
-class Places(NamedTuple):
-    """What a run finds its data, masks of earlier runs and place by."""
-
-    kept: Path
-    data_dir: Path | None
-    offline: bool
-    device: str
-    progress: bool
-
-
-def run(
-    cell: dict[str, Any],
-    kept: Path,
-    data_dir: Path | None,
-    offline: bool,
-    device: str,
-    progress: bool,
-) -> Record:
+def run(cell: dict[str, Any], where: Where) -> Record:
     """A record: of masks their file, else accuracies with masks held, and overlaps of masks."""
-    places = Places(kept, data_dir, offline, device, progress)
-    task, points = loaded(cell, splits_of, data_dir, offline, device)
+    task, points = loaded(cell, splits_of, where)
     began, worked = time.perf_counter(), time.process_time()
-    record = ROLES[cell["role"]](cell, task, points, places)
+    record = ROLES[cell["role"]](cell, task, points, where)
     seconds = {"all": time.perf_counter() - began, "cpu": time.process_time() - worked}
     return record | about_run(cell, task, seconds)
 
 
-def find_masks(cell: dict[str, Any], task: Task, points: Points, places: Places) -> Record:
+def find_masks(cell: dict[str, Any], task: Task, points: Points, where: Where) -> Record:
     """Masks after each round, of a network that learns what the source of masks says."""
     x, y = training_points(cell, points)
     source = cell["source"]
-    network = start_of(cell, points, SCORES[source](cell, task)).to(places.device)
+    network = start_of(cell, points, SCORES[source](cell, task)).to(where.device)
     curve: list[dict[str, Any]] = []
     looked_at = [x]  # what clusters are of: pixels, then features
 
@@ -81,7 +62,7 @@ def find_masks(cell: dict[str, Any], task: Task, points: Points, places: Places)
         if source == "clusters":
             seed = spawn_seed(cell["seed"], "clusters", done) % 2**32
             classes = clusters(looked_at[-1], cell["clusters"], seed)
-        rows = learn(cell, network, source, x, classes, places.progress)
+        rows = learn(cell, network, source, x, classes, where.progress)
         curve.extend({"figure": f"round {done}", "x": r["epoch"] + 1, "y": r["risk"]} for r in rows)
         looked_at.append(features(network, x) if source == "clusters" else x)
 
@@ -95,15 +76,15 @@ def find_masks(cell: dict[str, Any], task: Task, points: Points, places: Places)
     return {"measures": measures, "curve": curve, "files": files_of(files)}
 
 
-def learn_labels(cell: dict[str, Any], task: Task, points: Points, places: Places) -> Record:
+def learn_labels(cell: dict[str, Any], task: Task, points: Points, where: Where) -> Record:
     """Accuracy of a network trained on labels with masks held, and what the masks overlap with."""
     x, y = training_points(cell, points)
-    network = start_of(cell, points, SCORES["labels"](cell, task)).to(places.device)
-    masks = masks_of(cell, network, places)
+    network = start_of(cell, points, SCORES["labels"](cell, task)).to(where.device)
+    masks = masks_of(cell, network, where)
     measures: dict[str, Any] = {}
     if masks:
-        measures |= overlaps(cell, network, masks, places)
-    measures |= learn_held(cell, network, masks, "labels", x, y, places)
+        measures |= overlaps(cell, network, masks, where)
+    measures |= learn_held(cell, network, masks, "labels", x, y, where)
     for name, part in (("validation", points.prior), ("accuracy", points.test)):
         measures[name] = accuracy(network, *part)
     rows = [
@@ -113,16 +94,15 @@ def learn_labels(cell: dict[str, Any], task: Task, points: Points, places: Place
     return {"measures": measures, "curve": rows}
 
 
-def learn_rotation(cell: dict[str, Any], task: Task, points: Points, places: Places) -> Record:
+def learn_rotation(cell: dict[str, Any], task: Task, points: Points, where: Where) -> Record:
     """A linear probe, on other images, of a network trained by rotation with masks held."""
     x, y = training_points(cell, points)
-    network = start_of(cell, points, SCORES["rotation"](cell, task)).to(places.device)
-    masks = masks_of(cell, network, places)
-    measures = learn_held(cell, network, masks, "rotation", x, y, places)
+    network = start_of(cell, points, SCORES["rotation"](cell, task)).to(where.device)
+    masks = masks_of(cell, network, where)
+    measures = learn_held(cell, network, masks, "rotation", x, y, where)
     turned = rotated(points.prior[0], generator(cell["seed"], "validation turns"))
     measures["turns"] = accuracy(network, *turned)
-    where = places.data_dir, places.offline, places.device
-    _, other = loaded(cell | cell["probed"], splits_of, *where)
+    _, other = loaded(cell | cell["probed"], splits_of, where)
     few, penalty = cell["probed"]["images"], cell["probed"]["inverse_penalty"]
     pairs = [
         (features(network, images[:few]), classes[:few])
@@ -133,7 +113,7 @@ def learn_rotation(cell: dict[str, Any], task: Task, points: Points, places: Pla
     return {"measures": measures, "curve": []}
 
 
-ROLES: dict[str, Callable[[dict[str, Any], Task, Points, Places], Record]] = {
+ROLES: dict[str, Callable[[dict[str, Any], Task, Points, Where], Record]] = {
     "masks": find_masks,
     "labels": learn_labels,
     "probe": learn_rotation,
@@ -176,14 +156,14 @@ def learn_held(
     what: str,
     x: Tensor,
     y: Tensor,
-    places: Places,
+    where: Where,
 ) -> dict[str, Any]:
     """Train with masks held, and see that they were; the training error and the share of zeros.
 
     The masks stay held: without them what is pruned of a binary layer would be sgn(0) = +1.
     """
     Held(network, masks)
-    curve = learn(cell, network, what, x, y, places.progress)
+    curve = learn(cell, network, what, x, y, where.progress)
     weights = multiplied(network)
     if any(bool(weights[name][~mask].any()) for name, mask in masks.items()):
         raise RuntimeError("A pruned weight is not 0 after the training.")
@@ -203,7 +183,7 @@ def multiplied(network: nn.Module) -> Masks:
     return weights
 
 
-def masks_of(cell: dict[str, Any], network: nn.Module, places: Places) -> Masks:
+def masks_of(cell: dict[str, Any], network: nn.Module, where: Where) -> Masks:
     """The masks of a cell: drawn, or those of an earlier run; none of an unpruned network."""
     source, sparsity = cell["source"], cell["sparsity"]
     if source == "unpruned":
@@ -211,28 +191,28 @@ def masks_of(cell: dict[str, Any], network: nn.Module, places: Places) -> Masks:
     if source == "random":
         draw = generator(cell["seed"], "random masks")
         return random_masks(prunable(network), sparsity, draw)
-    masks = found_before(cell["after"]["masks"], sparsity, places)
+    masks = found_before(cell["after"]["masks"], sparsity, where)
     if source == "shuffled":
         return shuffled_masks(masks, generator(cell["seed"], "shuffled masks"))
     return masks
 
 
-def found_before(key: str, sparsity: float, places: Places) -> Masks:
+def found_before(key: str, sparsity: float, where: Where) -> Masks:
     """Masks of a sparsity, from the file of the run with this key."""
-    stored = load_file(places.kept / f"{key}.safetensors", device=places.device)
+    stored = load_file(where.kept / f"{key}.safetensors", device=where.device)
     head = f"{sparsity:g}/"
     return {n.removeprefix(head): mask for n, mask in stored.items() if n.startswith(head)}
 
 
 def overlaps(
-    cell: dict[str, Any], network: nn.Module, masks: Masks, places: Places
+    cell: dict[str, Any], network: nn.Module, masks: Masks, where: Where
 ) -> dict[str, float]:
     """Overlap with the labels' masks and what of it is chance; with masks of the network's start.
 
     The network is at its start.
     """
     sparsity = cell["sparsity"]
-    labels = found_before(cell["after"]["labels"], sparsity, places)
+    labels = found_before(cell["after"]["labels"], sparsity, where)
     start = magnitude_masks(prunable(network), sparsity)
     return {
         "jaccard": jaccard(masks, labels),

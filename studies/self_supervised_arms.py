@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from balance_runs import NETWORKS, accuracy, at_once, splits_of
-from common import about_run, files_of, loaded
+from common import Where, about_run, files_of, loaded
 from safetensors.torch import load_file
 from self_supervised_runs import VIEWS, fitted, trained_by_contrast, unlabelled
 from torch import Generator, Tensor, nn
@@ -178,28 +178,21 @@ def teacher_of(cell: Cell, kept: Path, image: tuple[int, ...]) -> nn.Module:
     return teacher.eval().requires_grad_(False)
 
 
-def run(
-    cell: Cell,
-    kept: Path,
-    data_dir: Path | None,
-    offline: bool,
-    device: str,
-    progress: bool,
-) -> dict[str, Any]:
+def run(cell: Cell, where: Where) -> dict[str, Any]:
     """A record: probes of the features, the distance from the teacher, times; a teacher's state.
 
     A student finds its teacher in the folder `kept`, by its key.
     """
-    task, points = loaded(cell, splits_of, data_dir, offline, device)
+    task, points = loaded(cell, splits_of, where)
     x, y = (values[: cell["images"] or None] for values in points.certification)
     image, classes = tuple(x.shape[1:]), int(task.y.max()) + 1
-    network = network_of(cell, image, classes).to(device)
+    network = network_of(cell, image, classes).to(where.device)
     teacher, looks = None, None
     if cell["after"]:
-        teacher = teacher_of(cell, kept, image).to(device)
+        teacher = teacher_of(cell, where.kept, image).to(where.device)
         looks = Looks(network, teacher, points.prior[0][:HELD_OUT], cell)
     began = time.perf_counter()
-    label = f"{cell['method']} {cell['seed']}" if progress else None
+    label = f"{cell['method']} {cell['seed']}" if where.progress else None
     lesson = Lesson(cell, teacher, x, y, looks and looks.look, label)
     curve = ARMS[cell["method"]](network, lesson)
     trained = time.perf_counter() - began

@@ -26,7 +26,7 @@ import torch
 from balance_runs import at_once
 from certified_readouts import along_axes, readout_along
 from claims import claim, claims_of, claims_table
-from common import Places, about_run, carry_out, files_of, loaded
+from common import Places, Where, about_run, carry_out, files_of, loaded
 from safetensors.torch import load_file
 from self_supervised_arms import ARMS, Lesson, network_of
 from self_supervised_bnn import SHARED
@@ -142,18 +142,11 @@ def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
     return cells
 
 
-def run(
-    cell: dict[str, Any],
-    kept: Path,
-    data_dir: Path | None,
-    offline: bool,
-    device: str,
-    progress: bool,
-) -> dict[str, Any]:
+def run(cell: dict[str, Any], where: Where) -> dict[str, Any]:
     """A record: an extractor and the hashes of what it saw, or certificates of its features."""
-    task, points = loaded(cell, halves, data_dir, offline, device)
+    task, points = loaded(cell, halves, where)
     one = extractor_trained if cell["after"] is None else certified
-    record = one(cell, points, kept, progress)
+    record = one(cell, points, where.kept, where.progress)
     return record | about_run(cell, task, record["seconds"])
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import recipes_studied
 import torch
+from common import Where
 from measured import saved_bytes
 from scipy import stats
 
@@ -76,7 +77,7 @@ def test_it_goes_on_from_its_records_and_redraws_the_same(finished, monkeypatch)
     config, folder = finished
     files = ("table.csv", "claims.csv", "balance.md", "layers.svg", "preactivations.svg")
     before = {name: (folder / name).read_bytes() for name in files}
-    monkeypatch.setattr(activation_balance, "run", lambda *a: pytest.fail("it ran again"))
+    monkeypatch.setattr(activation_balance, "run", lambda *a, **k: pytest.fail("it ran again"))
     activation_balance.study(config)
     activation_balance.study(activation_balance.Config(out=folder, redraw=True))
     assert {name: (folder / name).read_bytes() for name in files} == before
@@ -103,7 +104,7 @@ def test_images_to_train_on_to_choose_by_and_to_test_on_are_apart(monkeypatch, t
     )
     config = activation_balance.Config(preset="quick", datasets=("digits",), seeds=1)
     cell = activation_balance.cells_of(config, {"digits": task})[0].config
-    balance_runs.run(cell, tmp_path, None, True, "cpu", False)
+    balance_runs.run(cell, Where(tmp_path, None, True, "cpu", False))
     ((x, y),) = seen
     assert np.array_equal(x.numpy(), task.x[parts.certification])
     assert np.array_equal(y.numpy(), task.y[parts.certification])
@@ -182,7 +183,7 @@ def test_a_teacher_is_the_trained_real_network_and_nothing_starts_there(finished
     cells, folder = cells_by_arm(finished), finished[1]
     cell = cells["small_resnet", "react_net", 0.0, 1].config
     with pytest.raises(RuntimeError, match="seen"):
-        balance_runs.run(cell, folder / "runs", None, True, "cpu", False)
+        balance_runs.run(cell, Where(folder / "runs", None, True, "cpu", False))
     task = load("digits")
     parts = balance_runs.splits_of(task)
     test = torch.tensor(task.x[parts.test]), torch.tensor(task.y[parts.test])

@@ -6,6 +6,7 @@ import binary_accuracy
 import pandas as pd
 import pytest
 import torch
+from common import Where
 
 from pbnn.binarize import binary_layers
 
@@ -50,7 +51,7 @@ def test_operations_of_every_backbone_are_written(finished):
 def test_it_goes_on_from_its_records(finished, monkeypatch):
     config, folder = finished
     before = (folder / "accuracy.md").read_bytes()
-    monkeypatch.setattr(binary_accuracy, "run", lambda *a: pytest.fail("it ran again"))
+    monkeypatch.setattr(binary_accuracy, "run", lambda *a, **k: pytest.fail("it ran again"))
     binary_accuracy.study(config)
     binary_accuracy.study(binary_accuracy.Config(out=folder, redraw=True))
     assert (folder / "accuracy.md").read_bytes() == before
@@ -71,7 +72,7 @@ def test_the_binary_network_starts_at_its_trained_twin(monkeypatch, tmp_path):
     from pbnn.data import load
 
     cell = binary_accuracy.cells_of(config, {"digits": load("digits")})[0].config
-    binary_accuracy.run(cell | {"epochs": 1}, tmp_path, None, True, "cpu", False)
+    binary_accuracy.run(cell | {"epochs": 1}, Where(tmp_path, None, True, "cpu", False))
     _, twin, start, _ = states
     assert all(torch.equal(a, b) for a, b in zip(twin, start, strict=True))
     network = binary_accuracy.network_of(cell, (1, 8, 8), 10)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from common import Where
 
 from pbnn.data import load
 from pbnn.training import load_checkpoint
@@ -65,7 +66,7 @@ def test_it_trains_on_the_training_images_and_measures_on_the_others(method, mon
     config = blrnet_accuracy.Config(datasets=("digits",), methods=(method,))
     task = load("digits")
     for key, cell in blrnet_accuracy.cells_of(config, {"digits": task}, {}):
-        record = blrnet_runs.run(cell, tmp_path, None, True, "cpu", False)
+        record = blrnet_runs.run(cell, Where(tmp_path, None, True, "cpu", False))
         (tmp_path / f"{key}.safetensors").write_bytes(record["files"]["safetensors"])
     parts = blrnet_runs.parts_of(task)
     assert not {*parts.certification.tolist()} & {*parts.test.tolist()}
@@ -115,7 +116,7 @@ def test_it_goes_on_from_its_records_and_redraws_the_same(finished, monkeypatch)
     config, folder = finished
     files = ("table.csv", "accuracy.md", "ensembles.svg", "error_coverage.svg")
     before = {name: (folder / name).read_bytes() for name in files}
-    monkeypatch.setattr(blrnet_accuracy, "run", lambda *a: pytest.fail("it ran again"))
+    monkeypatch.setattr(blrnet_accuracy, "run", lambda *a, **k: pytest.fail("it ran again"))
     blrnet_accuracy.study(config)
     blrnet_accuracy.study(blrnet_accuracy.Config(out=folder, redraw=True))
     assert {name: (folder / name).read_bytes() for name in files} == before

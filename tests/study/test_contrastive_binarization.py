@@ -67,7 +67,9 @@ def test_a_memory_grows_with_the_samples_and_a_batch_does_not(finished):
 def test_it_goes_on_from_its_records(finished, monkeypatch):
     config, folder = finished
     before = (folder / "contrast.md").read_bytes()
-    monkeypatch.setattr(contrastive_binarization, "run", lambda *a: pytest.fail("it ran again"))
+    monkeypatch.setattr(
+        contrastive_binarization, "run", lambda *a, **k: pytest.fail("it ran again")
+    )
     monkeypatch.setattr(contrastive_binarization, "write_costs", lambda *a: None)
     contrastive_binarization.study(config)
     contrastive_binarization.study(contrastive_binarization.Config(out=folder, redraw=True))

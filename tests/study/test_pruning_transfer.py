@@ -12,6 +12,7 @@ import pruning_runs
 import pruning_transfer
 import pytest
 import torch
+from common import Where
 from safetensors.torch import load_file
 
 from pbnn.data import load
@@ -51,11 +52,11 @@ def cell_of(cells, **wanted):
 
 
 def place(kept):
-    return pruning_runs.Places(kept, None, True, "cpu", False)
+    return Where(kept, None, True, "cpu", False)
 
 
 def points_of(cell):
-    return pruning_runs.loaded(cell, pruning_runs.splits_of, None, True, "cpu")
+    return pruning_runs.loaded(cell, pruning_runs.splits_of, place(None))
 
 
 def test_without_other_data_it_takes_the_digits_and_writes_everything(finished, frame):
@@ -75,7 +76,7 @@ def test_without_other_data_it_takes_the_digits_and_writes_everything(finished, 
 def test_it_goes_on_with_more_seeds_and_repeats_nothing(finished, monkeypatch):
     config, folder = finished
     before = (folder / "pruning.md").read_bytes()
-    monkeypatch.setattr(pruning_transfer, "run", lambda *a: pytest.fail("it ran again"))
+    monkeypatch.setattr(pruning_transfer, "run", lambda *a, **k: pytest.fail("it ran again"))
     pruning_transfer.study(config)
     pruning_transfer.study(pruning_transfer.Config(out=folder, redraw=True))
     assert (folder / "pruning.md").read_bytes() == before
@@ -111,11 +112,11 @@ def test_accuracy_is_that_of_the_pruned_network(cells, monkeypatch, tmp_path):
     monkeypatch.setattr(pruning_runs, "accuracy", looking)
     monkeypatch.setattr(pruning_runs, "features", features)
     cell = cell_of(cells, role="probe", source="random", method="xnor_net", sparsity=0.9)
-    pruning_runs.run(cell | {"epochs": 1}, tmp_path, None, True, "cpu", False)
+    pruning_runs.run(cell | {"epochs": 1}, Where(tmp_path, None, True, "cpu", False))
     assert zeros == pytest.approx([0.9] * 4, abs=1e-4)
     monkeypatch.setattr(pruning_runs, "overlaps", lambda *_: {})
     cell = cell | {"role": "labels"}
-    pruning_runs.run(cell | {"epochs": 1}, tmp_path, None, True, "cpu", False)
+    pruning_runs.run(cell | {"epochs": 1}, Where(tmp_path, None, True, "cpu", False))
     assert zeros[4:] == pytest.approx([0.9] * 2, abs=1e-4)
 
 
@@ -142,7 +143,7 @@ def test_masks_that_are_not_held_are_noticed(cells, monkeypatch, tmp_path):
     monkeypatch.setattr(pruning_runs, "Held", Careless)
     cell = cell_of(cells, role="probe", source="random", method="real", sparsity=0.9)
     with pytest.raises(RuntimeError, match="A pruned weight is not 0"):
-        pruning_runs.run(cell | {"epochs": 1}, tmp_path, None, True, "cpu", False)
+        pruning_runs.run(cell | {"epochs": 1}, Where(tmp_path, None, True, "cpu", False))
 
 
 @pytest.mark.parametrize("method", ["xnor_net", "real"])

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import self_supervised_prior as study
 import torch
+from common import Where
 from safetensors.torch import load_file, save_file
 
 from pbnn.data import load
@@ -74,7 +75,7 @@ def test_a_certificate_on_an_image_that_was_seen_is_refused(finished, tmp_path):
         tmp_path / f"{cell['after']}.safetensors",
     )
     with pytest.raises(ValueError, match="must hold no example that the prior has seen, got 1 of"):
-        study.run(cell, tmp_path, None, True, "cpu", False)
+        study.run(cell, Where(tmp_path, None, True, "cpu", False))
 
 
 def test_a_data_free_read_out_sees_no_label_of_the_prior_split(finished):
@@ -104,7 +105,7 @@ def test_a_self_supervised_extractor_sees_no_label(finished):
 def test_it_goes_on_from_its_records(finished, monkeypatch):
     config, folder = finished
     before = (folder / "priors.md").read_bytes()
-    monkeypatch.setattr(study, "run", lambda *a: pytest.fail("it ran again"))
+    monkeypatch.setattr(study, "run", lambda *a, **k: pytest.fail("it ran again"))
     study.study(config)
     study.study(study.Config(out=folder, redraw=True))
     assert (folder / "priors.md").read_bytes() == before
