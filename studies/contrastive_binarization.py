@@ -38,9 +38,11 @@ OWN = {"pair": "in_network", "count": None, "strength": 0.01, "train_heads": Tru
 TEACHER = {"pair": "teacher", "count": None, "strength": 1.0, "train_heads": False}
 PAIRS: dict[str, Any] = {"": None, "_own": OWN, "_teacher": TEACHER}
 VARIANTS: dict[str, Any] = PAIRS | {
+    "_paper": OWN | {"strength": 3.2},
     "_any": TEACHER | {"rule": "any"},
     "_heads": TEACHER | {"train_heads": True},
-    "_memory": TEACHER | {"count": 4096, "strength": 3.2},
+    "_memory": TEACHER | {"count": 4096},
+    "_released": TEACHER | {"count": 4096, "strength": 3.2},
 }
 PIXELS: dict[str, Any] = {
     "": None,

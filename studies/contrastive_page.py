@@ -19,13 +19,14 @@ from pbnn.reporting.drawing import GREY, label_rows, legend, look_of, make_panel
 from pbnn.study import SCHEMA_VERSION
 
 ABOUT = {
-    "_own": "a layer's signs and its own pre-activations, the paper's pair",
+    "_own": "the last binary layer's signs and its own pre-activations, the paper's pair",
+    "_paper": "the same at the strength of the paper",
     "_teacher": "the features before the scores and those of the trained real network, heads as "
     "they are drawn, strangers of other classes within the batch",
     "_any": "the same, strangers of any class",
     "_heads": "the same as _teacher, heads trained",
-    "_memory": "the same as _teacher, strangers from a memory of all samples, at the strength of "
-    "the released code",
+    "_memory": "the same as _teacher, strangers from a memory of all samples",
+    "_released": "the same as _memory, at the strength of the released code",
 }
 """What the arms are, by the endings of their names."""
 
@@ -80,7 +81,7 @@ def each_recipe(group: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 PAIR = {"_own": "the pair in the network", "_teacher": "the pair with a teacher"}
 RAISES = "{} raises I(b; Y), mean over layers"
-RAISES_LAST = "{} raises I(b; Y) of the contrasted layer"
+RAISES_LAST = "{} raises I(b; Y) of the last binary layer"
 BEATS = "{} beats no contrast"
 
 
@@ -102,17 +103,25 @@ def all_recipes(group: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def variants(group: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """What the released code does otherwise than the paper, one change at a time."""
+    """What might be done otherwise, one change at a time."""
     arms = arms_of(group)
     for recipe, ending in arms:
-        if ending not in ("", "_own", "_teacher"):
-            usual = arms[recipe, "_teacher"]
-            text = {"_any": "strangers of other classes beat those of any class",
-                    "_heads": "heads as they are drawn beat trained ones",
-                    "_memory": "strangers of the batch do what a memory does"}[ending]  # fmt: skip
-            same = ending == "_memory"
-            runs = arms[recipe, ending]
-            yield claim("CMIM", f"{recipe}: {text}", usual, runs, "accuracy", same=same)
+        for usual, text, same in CHANGES.get(ending, ()):
+            pair = arms[recipe, usual], arms[recipe, ending]
+            yield claim("CMIM", f"{recipe}: {text}", *pair, "accuracy", same=same)
+
+
+CHANGES = {
+    "_any": [("_teacher", "strangers of other classes beat those of any class", False)],
+    "_heads": [("_teacher", "heads as they are drawn beat trained ones", False)],
+    "_memory": [("_teacher", "strangers of the batch do what a memory does", True)],
+    "_released": [("_memory", "with a memory, the strength chosen here beats 3.2", False)],
+    "_paper": [
+        ("_own", "of the pair in the network, the strength chosen here beats 3.2", False),
+        ("", "no contrast beats the pair in the network at strength 3.2", False),
+    ],
+}
+"""By the ending of an arm: what it is compared with, what is claimed, and whether of sameness."""
 
 
 MEANS = ("good", "validation", "information", "information_last", "entropy", "training_error")
@@ -140,6 +149,7 @@ def page_of(
     first = frame.iloc[0]
     sources = "; ".join(f"{name}: {source}" for name, source in about["sources"].items())
     arms = "; ".join(f"`{ending}` {text}" for ending, text in ABOUT.items())
+    strengths = strengths_of(frame)
     parts = [
         "# Does a contrast with real-valued features help a binary network?\n",
         f"`{about['command']}`, {about['hardware']['cpu']}, {first['threads']} thread(s) a run. "
@@ -147,10 +157,13 @@ def page_of(
         "to choose what a contrast weighs, on the sixth of the training images that is for "
         "choices. The test images are used once, for these figures: accuracy in per cent, and of "
         "`pixels` intersection over union of the foreground, mean ± standard deviation over "
-        "seeds. Information of a sign about the class is in bits, corrected by Miller and Madow, "
-        "a mean over channels: over all binary layers, and of the last one, which is contrasted; "
+        "seeds. Information of a sign about the class is in bits, corrected by Miller and Madow: "
+        "of classes a mean over the units of a layer, of `pixels` over its channels, all positions "
+        "together; mean over the binary layers, and of the last one, which is what the pair in the "
+        "network contrasts (the pair with a teacher contrasts real numbers behind it); "
         "on validation images. In all networks the first and the last layer are real.\n",
-        f"Arms: {arms}.\n",
+        f"Arms: {arms}. Strengths: {strengths}. Of the pair in the network the least strength that "
+        "was tried did best on validation images.\n",
         "## Claims\n",
         "Differences, the first less the second, of runs that share a seed, their start and their "
         f"batches; 95% intervals by Student's law, one claim at a time. Of {len(claims)} claims "
@@ -164,6 +177,15 @@ def page_of(
         parts += [f"## {dataset}, {network}\n", seen, results_table(group) + "\n"]
     parts += ["## Costs\n", COSTS_TEXT, costs_table(costs)]
     return "\n".join(parts) + "\n"
+
+
+def strengths_of(frame: pd.DataFrame) -> str:
+    """What each contrast weighs, by network and ending."""
+    found: dict[str, str] = {}
+    for row in frame[frame["contrast"].notna()].to_dict("records"):
+        _, ending = recipe_and_arm(row["method"])
+        found[f"{row['network']} {ending}"] = f"{row['contrast']['strength']:g}"
+    return ", ".join(f"{name} {value}" for name, value in found.items())
 
 
 COSTS_TEXT = (

@@ -82,7 +82,7 @@ def segmented(network: nn.Module, data: Data, classes: int) -> dict[str, float]:
 
 
 def informed(layers: dict[str, float]) -> dict[str, float]:
-    """Of all layers, and of the last, which is the one that is contrasted."""
+    """Of all layers, and of the last binary one."""
     return {"information": average(layers.values()), "information_last": [*layers.values()][-1]}
 
 

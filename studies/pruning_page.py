@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from claims import claim, claims_of, claims_table, interval
+from claims import claims_of, claims_table, interval
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from pruning_claims import CLAIMS
+from pruning_runs import BINS, SIDE
 from tabulate import tabulate
 
 from pbnn.files import read_json, write_atomic
@@ -20,12 +21,9 @@ from pbnn.study import SCHEMA_VERSION
 ARM = ["dataset", "network", "method", "role", "source", "sparsity"]
 MEASURES = (
     "validation", "accuracy", "probe", "turns", "training_error", "zeros", "jaccard",
-    "jaccard_chance", "jaccard_layers", "jaccard_start",
+    "jaccard_chance", "jaccard_layers", "jaccard_groups", "jaccard_start", "jaccard_again",
 )  # fmt: skip
-SYSTEM = "pruning"
-SPARSE = (0.8, 0.9)
-"""Sparsities of the claims."""
-SOURCES = ("labels", "rotation", "clusters", "shuffled", "random")
+SOURCES = ("labels", "rotation", "clusters", "shuffled", "shuffled_rotation", "random")
 
 
 def draw(folder: Path) -> None:
@@ -43,7 +41,7 @@ def draw(folder: Path) -> None:
     for name, table in (("table", rows), ("claims", claims)):
         text = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
         write_atomic(folder / f"{name}.csv", text)
-    page = page_of(about, frame, rows, claims, kept_of(frame, curves))
+    page = page_of(about, frame, rows, claims, curves)
     write_atomic(folder / "pruning.md", page)
     save(lambda: sparsity_figure(frame), folder / "accuracy_sparsity")
     print(page)
@@ -71,57 +69,6 @@ def table_of(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def arms_of(group: pd.DataFrame, role: str) -> Iterator[tuple[str, dict[str, pd.DataFrame]]]:
-    """For each kind and sparsity of the claims, what is said of them and the runs by source."""
-    group = group[group["role"] == role]
-    for method, runs in group.groupby("method", sort=False):
-        whole = runs[runs["source"] == "unpruned"]
-        for sparsity in SPARSE:
-            sparse = dict([*runs[runs["sparsity"] == sparsity].groupby("source", sort=False)])
-            yield f"{method}, {100 * sparsity:.0f}%", {"unpruned": whole} | sparse
-
-
-def accuracies(group: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Networks trained on labels, by where their masks are from."""
-    for where, arms in arms_of(group, "labels"):
-        for source in ("labels", "rotation", "clusters"):
-            text = f"{where}: masks of {source} beat random masks"
-            yield claim(SYSTEM, text, arms[source], arms["random"], "accuracy")
-        text = f"{where}: masks of rotation are the same as those of labels"
-        yield claim(SYSTEM, text, arms["rotation"], arms["labels"], "accuracy", same=True)
-        text = f"{where}: masks of labels beat masks shuffled within layers"
-        yield claim(SYSTEM, text, arms["labels"], arms["shuffled"], "accuracy")
-
-
-def overlaps(group: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Masks of rotation and of labels have more in common than chance, layers and start explain."""
-    for where, arms in arms_of(group, "labels"):
-        ours, start = arms["rotation"], arms["labels"]["jaccard_start"]
-        others = {
-            "those of random masks and labels": arms["random"],
-            "of masks with as many weights in each layer, by chance": ours.assign(
-                jaccard=ours["jaccard_layers"]
-            ),
-            "those of the start's magnitudes and labels": arms["labels"].assign(jaccard=start),
-        }
-        for name, theirs in others.items():
-            text = f"{where}: overlap of masks of rotation and labels is larger than {name}"
-            yield claim(SYSTEM, text, ours, theirs, "jaccard")
-
-
-def transfers(group: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Features of networks trained by rotation with masks held, on other images."""
-    for where, arms in arms_of(group, "probe"):
-        text = f"{where}: features of rotation, pruned by its masks, are as good as unpruned"
-        yield claim(SYSTEM, text, arms["rotation"], arms["unpruned"], "probe", same=True)
-        text = f"{where}: features of rotation, pruned by its masks, beat random masks"
-        yield claim(SYSTEM, text, arms["rotation"], arms["random"], "probe")
-
-
-CLAIMS = (accuracies, overlaps, transfers)
-"""Of each data set and network."""
-
-
 def kept_of(frame: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     """Share of weights kept, mean over seeds: a row for each kind and source, a column a layer.
 
@@ -140,7 +87,7 @@ def page_of(
     frame: pd.DataFrame,
     rows: pd.DataFrame,
     claims: pd.DataFrame,
-    kept: pd.DataFrame,
+    curves: pd.DataFrame,
 ) -> str:
     """The page for people."""
     first = frame.iloc[0]
@@ -154,15 +101,20 @@ def page_of(
             "![accuracy against sparsity](accuracy_sparsity.svg)\n",
             "## Overlap of masks with those of labels\n",
             "Jaccard index, mean over seeds; beside it what two masks of this sparsity overlap by "
-            "chance, what masks with as many weights in each layer do, and, last, the overlap with "
-            "the masks of the start's own magnitudes, which have learned nothing.\n",
+            "chance, what masks with as many weights in each layer do, or in each layer and each "
+            f"of {BINS} groups of it by the magnitude at the start; the overlap with the masks of "
+            "the start's own magnitudes, which have learned nothing; and of labels, with masks of "
+            "labels from the same start and other batches.\n",
             overlap_table(rows) + "\n",
             f"## Transfer: a linear probe on {probed['dataset']}\n",
             f"Logistic regression on the features of {probed['images']} images at most, of "
             f"networks trained by rotation on {first['dataset']} with the mask held; besides, "
             "their accuracy at telling turns of validation images.\n",
             probe_table(rows) + "\n",
-            kept_part(kept),
+            f"The same of the features after each block, maps averaged to {SIDE}x{SIDE}; those of "
+            "the last are the ones above.\n",
+            blocks_part(frame, curves) + "\n",
+            kept_part(kept_of(frame, curves)),
             "## Claims\n",
             "Differences, the first less the second, of runs that share a seed, their start and "
             "their batches; 95% intervals by Student's law, one claim at a time: of seeds, on "
@@ -185,8 +137,8 @@ def question(about: dict[str, Any], first: pd.Series) -> str:
         f"learning labels, turns of images (4 classes) or clusters ({first['clusters']}, of "
         "pixels, then of features); then trained on labels from the same start with the mask held. "
         "In `xnor_net` a mask makes the binary weights ternary; `real` is its twin of real weights "
-        "and ReLU. `random` masks are of the same sparsity, `shuffled` ones keep as many weights "
-        "of each layer as those of labels.\n\n"
+        "and ReLU. `random` masks are of the same sparsity, `shuffled` and `shuffled_rotation` "
+        "ones keep as many weights of each layer as those of labels and of rotation.\n\n"
         f"{first['dataset']}, {first['network']}: {first['epochs']} epochs of "
         f"{first['images'] or 'all'} images for every training, batches of {first['batch']}, "
         f"{first['optimiser']}, peak learning rate {first['learning_rate']:g}. A sixth of the "
@@ -217,16 +169,16 @@ def shown(row: pd.Series, measure: str) -> str:
 def overlap_table(rows: pd.DataFrame) -> str:
     """A row for each kind, sparsity and source of masks."""
     of = rows[rows["jaccard"].notna() & (rows["role"] == "labels")]
-    names = ["jaccard", "jaccard_chance", "jaccard_layers", "jaccard_start"]
+    names = ["jaccard", "jaccard_chance", "jaccard_layers", "jaccard_groups", "jaccard_start",
+             "jaccard_again"]  # fmt: skip
     lines = [
         [row["method"], f"{100 * row['sparsity']:.0f}%", row["source"]]
-        + [f"{row[name]:.3f}" for name in names]
+        + ["" if pd.isna(row[name]) else f"{row[name]:.3f}" for name in names]
         for row in of.sort_values(["method", "sparsity"], kind="stable").to_dict("records")
     ]
-    heads = ["", "pruned", "masks of", "overlap with labels", "chance", "chance, by layers"]
-    return tabulate(
-        lines, [*heads, "overlap with the start"], tablefmt="pipe", disable_numparse=True
-    )
+    heads = ["", "pruned", "masks of", "overlap with labels", "chance", "chance, by layers",
+             "by layers and start", "overlap with the start", "with labels again"]  # fmt: skip
+    return tabulate(lines, heads, tablefmt="pipe", disable_numparse=True)
 
 
 def probe_table(rows: pd.DataFrame) -> str:
@@ -243,6 +195,19 @@ def probe_table(rows: pd.DataFrame) -> str:
         for _, row in rows[rows["role"] == "probe"].iterrows()
     ]
     heads = ["", "pruned", "masks of", "seeds", "probe", "turns"]
+    return tabulate(lines, heads, tablefmt="pipe", disable_numparse=True)
+
+
+def blocks_part(frame: pd.DataFrame, curves: pd.DataFrame) -> str:
+    """The probe of every block's features, mean over seeds."""
+    rows = curves[curves["figure"] == "probe of block"]
+    rows = rows.merge(frame[["key", *ARM[2:]]], on="key")
+    table = rows.pivot_table(index=["method", "sparsity", "source"], columns="x", values="y")
+    lines = [
+        [method, f"{100 * sparsity:.0f}%", source, *(f"{100 * each:.2f}" for each in values)]
+        for (method, sparsity, source), values in zip(table.index, table.to_numpy(), strict=True)
+    ]
+    heads = ["", "pruned", "masks of", *(f"block {place:.0f}" for place in table.columns)]
     return tabulate(lines, heads, tablefmt="pipe", disable_numparse=True)
 
 
@@ -275,7 +240,7 @@ def sparsity_figure(frame: pd.DataFrame) -> Figure:
                 continue
             x, y, half = zip(*points, strict=True)
             # Side by side, so that no interval hides another.
-            x = [ticks.index(each) + 0.07 * (place - 2) for each in x]
+            x = [ticks.index(each) + 0.07 * (place - 2.5) for each in x]
             error = [0.0 if each == float("inf") else each for each in half]
             axes.errorbar(
                 x, y, yerr=error, capsize=2, linewidth=0.9, **look_of(SOURCES, source)

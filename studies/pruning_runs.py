@@ -23,8 +23,9 @@ from pbnn.representation import (
     features,
     jaccard,
     jaccard_by_chance,
-    jaccard_by_layers,
+    jaccard_by_groups,
     linear_probe,
+    magnitude_groups,
     magnitude_masks,
     prunable,
     prune_in_rounds,
@@ -37,6 +38,12 @@ from pbnn.representation.pruning import Masks
 from pbnn.seeding import generator, spawn_seed
 
 Record = dict[str, Any]
+AGAIN, OTHER = "labels_again", 10_000
+"""Masks of labels from other batches, those of the seed and so many."""
+SIDE = 4
+"""To which maps are averaged for a probe of a block."""
+BINS = 50
+"""Groups of each layer's weights by the start's magnitudes."""
 
 
 def run(cell: dict[str, Any], where: Where) -> Record:
@@ -62,7 +69,8 @@ def find_masks(cell: dict[str, Any], task: Task, points: Points, where: Where) -
         if source == "clusters":
             seed = spawn_seed(cell["seed"], "clusters", done) % 2**32
             classes = clusters(looked_at[-1], cell["clusters"], seed)
-        rows = learn(cell, network, source, x, classes, where.progress)
+        how = cell | ({"seed": OTHER + cell["seed"]} if source == AGAIN else {})
+        rows = learn(how, network, source, x, classes, where.progress)
         curve.extend({"figure": f"round {done}", "x": r["epoch"] + 1, "y": r["risk"]} for r in rows)
         looked_at.append(features(network, x) if source == "clusters" else x)
 
@@ -104,13 +112,20 @@ def learn_rotation(cell: dict[str, Any], task: Task, points: Points, where: Wher
     measures["turns"] = accuracy(network, *turned)
     _, other = loaded(cell | cell["probed"], splits_of, where)
     few, penalty = cell["probed"]["images"], cell["probed"]["inverse_penalty"]
-    pairs = [
-        (features(network, images[:few]), classes[:few])
-        for images, classes in (other.certification, other.prior, other.test)
-    ]
-    for name, pair in zip(("validation", "probe"), pairs[1:], strict=True):
-        measures[name] = linear_probe(pairs[0], pair, inverse_penalty=penalty)
-    return {"measures": measures, "curve": []}
+    parts = [(x[:few], y[:few]) for x, y in (other.certification, other.prior, other.test)]
+    rows = []
+    for place, layer in enumerate(weighted(network)[1:], start=1):
+        pairs = [(features(network, x, layer, side=SIDE), y) for x, y in parts]
+        for name, pair in zip(("validation", "probe"), pairs[1:], strict=True):
+            measures[name] = linear_probe(pairs[0], pair, inverse_penalty=penalty)
+        # Those of the last block are the features of the network.
+        rows.append({"figure": "probe of block", "x": place, "y": measures["probe"]})
+    return {"measures": measures, "curve": rows}
+
+
+def weighted(network: nn.Module) -> list[str]:
+    """Layers with weights, each of which reads what a block before it has made."""
+    return [name.removesuffix(".weight") for name in prunable(network, last=True)]
 
 
 ROLES: dict[str, Callable[[dict[str, Any], Task, Points, Where], Record]] = {
@@ -120,6 +135,7 @@ ROLES: dict[str, Callable[[dict[str, Any], Task, Points, Where], Record]] = {
 }
 SCORES: dict[str, Callable[[dict[str, Any], Task], int]] = {
     "labels": lambda cell, task: int(task.y.max()) + 1,
+    AGAIN: lambda cell, task: int(task.y.max()) + 1,
     "rotation": lambda cell, task: 4,
     "clusters": lambda cell, task: int(cell["clusters"]),
 }
@@ -192,7 +208,7 @@ def masks_of(cell: dict[str, Any], network: nn.Module, where: Where) -> Masks:
         draw = generator(cell["seed"], "random masks")
         return random_masks(prunable(network), sparsity, draw)
     masks = found_before(cell["after"]["masks"], sparsity, where)
-    if source == "shuffled":
+    if source.startswith("shuffled"):
         return shuffled_masks(masks, generator(cell["seed"], "shuffled masks"))
     return masks
 
@@ -207,16 +223,20 @@ def found_before(key: str, sparsity: float, where: Where) -> Masks:
 def overlaps(
     cell: dict[str, Any], network: nn.Module, masks: Masks, where: Where
 ) -> dict[str, float]:
-    """Overlap with the labels' masks and what of it is chance; with masks of the network's start.
+    """Overlap with the labels' masks, and what of it chance, layers and the start explain.
 
     The network is at its start.
     """
     sparsity = cell["sparsity"]
     labels = found_before(cell["after"]["labels"], sparsity, where)
-    start = magnitude_masks(prunable(network), sparsity)
-    return {
+    weights = prunable(network)
+    found = {
         "jaccard": jaccard(masks, labels),
         "jaccard_chance": jaccard_by_chance(sparsity),
-        "jaccard_layers": jaccard_by_layers(masks, labels),
-        "jaccard_start": jaccard(masks, start),
+        "jaccard_layers": jaccard_by_groups(masks, labels),
+        "jaccard_groups": jaccard_by_groups(masks, labels, magnitude_groups(weights, BINS)),
+        "jaccard_start": jaccard(masks, magnitude_masks(weights, sparsity)),
     }
+    if again := cell["after"].get("again"):
+        found["jaccard_again"] = jaccard(masks, found_before(again, sparsity, where))
+    return found

@@ -29,8 +29,9 @@ from typing import Any, Literal
 
 from balance_runs import splits_of
 from common import Places, carry_out
-from pruning_page import SPARSE, draw
-from pruning_runs import run
+from pruning_claims import SPARSE
+from pruning_page import draw
+from pruning_runs import AGAIN, run
 from recipes_studied import METHODS
 
 from pbnn.data import Task
@@ -46,11 +47,13 @@ SPARSITIES = (0.5, 0.8, 0.9)
 """After each round."""
 LEARNED = ("labels", "rotation", "clusters")
 """Sources of masks that are trained on."""
+SHUFFLED = {"shuffled": "labels", "shuffled_rotation": "rotation"}
+"""Masks with as many weights in each layer as others, at random places."""
 
 QUICK: dict[str, Any] = {
     "network": "small_lenet",
     "epochs": 3,
-    "images": 12_000,
+    "images": 10_000,
     "batch": 128,
     "learning_rate": 0.02,
     "optimiser": "adam",
@@ -129,7 +132,7 @@ def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
                     | {"role": "masks", "source": source, "sparsity": list(SPARSITIES)}
                     | {"after": None}
                 )
-                for source in LEARNED
+                for source in (*LEARNED, AGAIN)
             }
             for arm in arms(keys):
                 add(mine | arm | ({"probed": probed} if arm["role"] == "probe" else {}))
@@ -141,15 +144,17 @@ def arms(keys: dict[str, str]) -> Iterator[dict[str, Any]]:
     whole = {"source": "unpruned", "sparsity": 0.0, "after": None}
     yield whole | {"role": "labels"}
     for sparsity in SPARSITIES:
-        for source in (*LEARNED, "random", *(["shuffled"] if sparsity in SPARSE else [])):
-            key = keys.get("labels" if source == "shuffled" else source)
-            after = {"masks": key, "labels": keys["labels"]}
+        for source in (*LEARNED, "random", *(SHUFFLED if sparsity in SPARSE else ())):
+            after = {"masks": keys.get(SHUFFLED.get(source, source)), "labels": keys["labels"]}
+            if source == "labels":
+                after["again"] = keys[AGAIN]
             yield {"role": "labels", "source": source, "sparsity": sparsity, "after": after}
     yield whole | {"role": "probe"}
     for sparsity in SPARSE:
         after = {"masks": keys["rotation"]}
         arm = {"role": "probe", "sparsity": sparsity}
         yield arm | {"source": "rotation", "after": after}
+        yield arm | {"source": "shuffled_rotation", "after": after}
         yield arm | {"source": "random", "after": None}
 
 

@@ -150,6 +150,7 @@ ARMS: dict[str, Callable[[nn.Module, Lesson], list[dict[str, float]]]] = {
     "distil_contrast": by_teacher,
     "contrast": by_contrast,
     "supervised": by_labels,
+    "supervised_plain": by_labels,
     "untrained": by_nothing,
 }
 """How each arm learns."""
@@ -163,7 +164,7 @@ def network_of(cell: Cell, image: tuple[int, ...], classes: int) -> nn.Module:
     network = NETWORKS[cell["network"]](
         image, classes=classes, generator=generator(cell["seed"], "start")
     )
-    if cell["method"] != "supervised":
+    if not cell["method"].startswith("supervised"):
         draw = generator(cell["seed"], "head")
         network[-1] = ProjectionHead(network[-1].in_features, cell["dim"], generator=draw)
     if cell["method"] != "teacher":
@@ -225,7 +226,7 @@ def measured(
         "neighbours": knn_probe((x, y), test),
         "validation": linear_probe((x, y), valid, inverse_penalty=penalty),
     }
-    if cell["method"] == "supervised":
+    if cell["method"].startswith("supervised"):
         measures["accuracy"] = accuracy(network, *points.test)
     if looks is None:
         return measures, []

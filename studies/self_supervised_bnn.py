@@ -60,6 +60,8 @@ of .001, .003 and .01) with the best linear probe on validation images, seed 100
 FULL: dict[str, Any] = {"network": "resnet18", "images": 0}
 DIGITS: dict[str, Any] = {"batch": 64, "images": 0, "labelled": 500, "epochs": 4}
 """What the bundled digits have otherwise in every preset."""
+PLAIN = {"views": "none"}
+"""The twin that learns from labels as one would: from the images as they are."""
 CONTRAST = {"distil": 0.0, "distil_contrast": 1.0}
 """Weight of the contrast beside the distillation."""
 
@@ -104,8 +106,9 @@ def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
             for method in ARMS:
                 budget = (TEACHER if method == "teacher" else STUDENTS)[config.preset]
                 mine = shared | budget | (DIGITS if dataset == "digits" else {})
+                mine |= PLAIN if method == "supervised_plain" else {}
                 mine |= {"method": method, "contrast": CONTRAST.get(method, 0.0), "seed": seed}
-                mine["after"] = None if method == "supervised" else teacher
+                mine["after"] = None if method.startswith("supervised") else teacher
                 key = cell_key(mine, {"sha256": task.sha256})
                 teacher = key if method == "teacher" else teacher
                 cells.append(Cell(key, mine))

@@ -30,7 +30,8 @@ def check_unseen(seen: Iterable[str], x: NDArray[Any]) -> None:
     """Refuse to certify on an example that a prior has seen, with a label or without.
 
     A prior must not depend on the examples behind its certificate. Examples are told by their
-    content, whatever task or split they come by; one that was seen a little changed is not.
+    content, whatever task or split they come by; one that was seen in another type, scale or a
+    little changed is not found, and two of the same content by chance are.
 
     Parameters
     ----------

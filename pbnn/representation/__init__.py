@@ -15,13 +15,16 @@ from pbnn.representation.features import (
     last_weights,
     linear_probe,
 )
+from pbnn.representation.overlap import (
+    jaccard,
+    jaccard_by_chance,
+    jaccard_by_groups,
+    magnitude_groups,
+)
 from pbnn.representation.pretext import RotationObjective, clusters, rotated
 from pbnn.representation.pruning import (
     Held,
     geometric_sparsities,
-    jaccard,
-    jaccard_by_chance,
-    jaccard_by_layers,
     magnitude_masks,
     prunable,
     prune_in_rounds,
@@ -55,10 +58,11 @@ __all__ = [
     "info_nce",
     "jaccard",
     "jaccard_by_chance",
-    "jaccard_by_layers",
+    "jaccard_by_groups",
     "knn_probe",
     "last_weights",
     "linear_probe",
+    "magnitude_groups",
     "magnitude_masks",
     "nce_loss",
     "prunable",

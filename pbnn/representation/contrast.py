@@ -77,8 +77,11 @@ def nce_loss(positive: Tensor, negative: Tensor, noise: Tensor | float) -> Tenso
     """
     c = torch.as_tensor(noise, dtype=positive.dtype, device=positive.device).expand_as(positive)
     together = (positive / (positive + c + EPSILON)).log()
-    apart = (c[:, None] / (negative + c[:, None] + EPSILON)).log()
-    return -(together + torch.where(negative > 0, apart, 0.0).sum(1)).mean()
+    # Where there is no stranger a quotient of 1, as 0 · ∞ in a gradient is no number.
+    strange = negative > 0
+    noise_there = torch.where(strange, c[:, None], 1.0)
+    all_there = torch.where(strange, negative + c[:, None] + EPSILON, 1.0)
+    return -(together + (noise_there / all_there).log().sum(1)).mean()
 
 
 def info_nce(first: Tensor, second: Tensor, temperature: float = 0.2) -> Tensor:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pbnn.binarize.layers import WEIGHTED, evaluating
@@ -42,9 +43,24 @@ def captured(network: nn.Module, name: str) -> Iterator[dict[str, Tensor]]:
 
 @torch.no_grad()
 def features(
-    network: nn.Module, x: Tensor, layer: str | None = None, *, batch: int = 500
+    network: nn.Module,
+    x: Tensor,
+    layer: str | None = None,
+    *,
+    batch: int = 500,
+    side: int | None = None,
 ) -> Tensor:
     """What enters a layer, by default the last one with weights, in evaluation mode.
+
+    Parameters
+    ----------
+    network : Module
+    x : Tensor
+    layer : str, optional
+    batch : int
+        Inputs at once. Sums of real numbers depend on it in their last bits.
+    side : int, optional
+        Average maps to so many positions either way.
 
     Returns
     -------
@@ -55,7 +71,10 @@ def features(
     with evaluating(network), captured(network, name) as seen:
         for part in x.split(batch):
             network(part)
-            parts.append(seen["input"].flatten(1))
+            found = seen["input"]
+            if side is not None and found.ndim == 4:
+                found = F.adaptive_avg_pool2d(found, side)
+            parts.append(found.flatten(1))
     return torch.cat(parts)
 
 

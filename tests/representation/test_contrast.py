@@ -210,6 +210,45 @@ def test_every_recipe_takes_it_by_one_line(recipe, pair, count):
     assert owned == heads | {id(p) for p in network.parameters()}
 
 
+@pytest.mark.parametrize("pair", ["in_network", "teacher"])
+def test_the_contrast_is_added_by_its_weight_of_the_features_it_says(pair):
+    """Recorded from outside: ours with those of a trained teacher, or with their own signs."""
+    network, (x, y) = convert(model(), "bi_real_net").network, points()
+    teacher = model().eval()
+    with torch.no_grad():
+        teacher[0].weight.mul_(-1.5)
+    plain = RiskObjective(Classifier(network), "cross_entropy")
+    more = {"teacher": teacher} if pair == "teacher" else {}
+    objective = CMIM(plain, x, y, pair=pair, strength=0.7, count=None, dim=8, **more,
+                     generator=generator(0, "cmim")).train()  # fmt: skip
+    seen = {}
+    for name, layer in (("ours", network[12]), ("theirs", teacher[12])):
+        layer.register_forward_hook(lambda _, given, out, name=name: seen.update({name: given[0]}))
+    network[9].activation.register_forward_hook(
+        lambda _, given, out: seen.update(before=given[0], signs=out)
+    )
+    index = torch.arange(20)
+    objective.meet(index)
+    loss, _ = objective(x[:20], y[:20])
+    parts = (seen["ours"], seen["theirs"]) if pair == "teacher" else (seen["signs"], seen["before"])
+    contrast = objective.contrast(*(part.flatten(1) for part in parts), index)
+    bare, _ = plain(x[:20], y[:20])
+    torch.testing.assert_close(loss - bare, 0.7 * contrast)
+    assert float(contrast.detach()) > 0
+    default = CMIM(plain, x, y, count=None, generator=generator(0, "c"))
+    assert default.strength == 3.2
+
+
+def test_an_anchor_without_strangers_has_a_gradient():
+    made, _ = contrast(None)  # classes 0, 1, 2, 0, …: a batch of a single class
+    index = torch.tensor([0, 3, 6])
+    first = normal(3, 5, of="f").requires_grad_()
+    made(first, normal(3, 7, of="s"), index).backward()
+    assert torch.isfinite(first.grad).all()
+    for head in made.heads:
+        assert all(torch.isfinite(p.grad).all() for p in head.parameters())
+
+
 def test_the_contrast_alone_trains_what_makes_the_signs():
     network, (x, y) = convert(model(), "bi_real_net").network, points()
     plain = RiskObjective(Classifier(network), "cross_entropy")

@@ -16,7 +16,7 @@ from pbnn.representation import (
     geometric_sparsities,
     jaccard,
     jaccard_by_chance,
-    jaccard_by_layers,
+    jaccard_by_groups,
     magnitude_masks,
     prunable,
     prune_in_rounds,
@@ -136,9 +136,13 @@ def test_shuffled_masks_keep_the_layers_and_lose_the_places():
         assert mask.shape == moved[name].shape
         assert mask.sum() == moved[name].sum()
         assert not torch.equal(mask, moved[name])
-    expected = jaccard_by_layers(first, second)
+    expected = jaccard_by_groups(first, second)
     assert jaccard(first, moved) == pytest.approx(expected, abs=0.01)
     assert jaccard(first, second) == pytest.approx(expected, abs=0.01)
+    # Groups that do not matter explain as much as layers do, and those that decide the masks all.
+    places = {n: torch.arange(m.numel()).view(m.shape) % 7 for n, m in first.items()}
+    assert jaccard_by_groups(first, second, places) == pytest.approx(expected, abs=0.01)
+    assert jaccard_by_groups(first, first, {n: m.long() for n, m in first.items()}) == 1
     # Of all layers together chance would be much less.
     assert expected > jaccard_by_chance(sparsity_of(first)) + 0.2
 
@@ -172,6 +176,6 @@ def test_bad_masks_are_refused():
         prune_in_rounds(model(), some_steps, model().state_dict(), sparsities=(0.5, 1.0))
     with pytest.raises(ValueError, match="`rounds` must be a positive integer, got 0"):
         geometric_sparsities(0.5, 0)
-    for overlap in (jaccard, jaccard_by_layers):
+    for overlap in (jaccard, jaccard_by_groups):
         with pytest.raises(ValueError, match="must have the same weights"):
             overlap({"a": torch.ones(1)}, {"b": torch.ones(1)})

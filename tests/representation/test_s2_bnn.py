@@ -18,6 +18,7 @@ from pbnn.representation import (
     features,
     guided_divergence,
     guided_loss,
+    info_nce,
     knn_probe,
     linear_probe,
 )
@@ -83,6 +84,25 @@ def test_a_binary_student_comes_nearer_and_its_teacher_stays(contrast):
     assert not teacher.training
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
     assert {id(p) for p in objective.parameters()} == {id(p) for p in student.parameters()}
+
+
+@pytest.mark.parametrize("contrast", [0.0, 0.5])
+def test_student_and_teacher_see_the_same_view_and_the_contrast_is_of_two(contrast):
+    teacher, student = embedder("teacher").eval(), embedder("student", "bi_real_net").eval()
+    x, y = images(20)
+    source = generator(0, "views")
+    objective = GuidedObjective(student, teacher, shifted, contrast=contrast, generator=source)
+    with torch.no_grad():
+        loss, risk = objective(x, y)
+        student, teacher = (lambda view, net=net: net(view).detach() for net in (student, teacher))
+    again = generator(0, "views")
+    first, second = (shifted(x, again) for _ in range(2))
+    expected = guided_loss(student(first), teacher(first), 0.2)
+    expected = expected + contrast * info_nce(student(first), student(second), 0.2)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(risk, guided_divergence(student(first), teacher(first), 0.2))
+    # Another view, another loss: the test would notice.
+    assert abs(float(guided_loss(student(first), teacher(second), 0.2) - expected)) > 1e-5
 
 
 def test_views_of_an_image_learn_to_find_each_other():

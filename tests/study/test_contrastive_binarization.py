@@ -173,5 +173,5 @@ def test_claims_are_paired_differences_of_what_a_network_is_good_for():
         row = found.loc[network, "xnor_net: the pair with a teacher beats no contrast"]
         assert row["effect"] == pytest.approx(-5.0)
         assert row["verdict"] == "not reproduced"
-        raises = "xnor_net: the pair in the network raises I(b; Y) of the contrasted layer"
+        raises = "xnor_net: the pair in the network raises I(b; Y) of the last binary layer"
         assert found.loc[network, raises]["effect"] == pytest.approx(-0.1)

@@ -7,11 +7,13 @@ import itertools
 import json
 
 import pandas as pd
+import pruning_claims
 import pruning_page
 import pruning_runs
 import pruning_transfer
 import pytest
 import torch
+from claims import claims_of
 from common import Where
 from safetensors.torch import load_file
 
@@ -105,7 +107,7 @@ def test_accuracy_is_that_of_the_pruned_network(cells, monkeypatch, tmp_path):
         zeros.append(sparsity_of(shares))
         return 0.5
 
-    def features(network, x):
+    def features(network, x, *_, **__):
         looking(network, x, None)
         return x.flatten(1)
 
@@ -113,17 +115,19 @@ def test_accuracy_is_that_of_the_pruned_network(cells, monkeypatch, tmp_path):
     monkeypatch.setattr(pruning_runs, "features", features)
     cell = cell_of(cells, role="probe", source="random", method="xnor_net", sparsity=0.9)
     pruning_runs.run(cell | {"epochs": 1}, Where(tmp_path, None, True, "cpu", False))
-    assert zeros == pytest.approx([0.9] * 4, abs=1e-4)
+    blocks = len(pruning_runs.weighted(pruning_runs.start_of(cell, points_of(cell)[1], 4))) - 1
+    count = 1 + 3 * blocks  # the turns, and three parts of the other data for each block
+    assert zeros == pytest.approx([0.9] * count, abs=1e-4)
     monkeypatch.setattr(pruning_runs, "overlaps", lambda *_: {})
     cell = cell | {"role": "labels"}
     pruning_runs.run(cell | {"epochs": 1}, Where(tmp_path, None, True, "cpu", False))
-    assert zeros[4:] == pytest.approx([0.9] * 2, abs=1e-4)
+    assert zeros[count:] == pytest.approx([0.9] * 2, abs=1e-4)
 
 
 def test_masks_lie_within_those_of_the_round_before(finished):
     _, folder = finished
     paths = [*(folder / "runs").glob("*.safetensors")]
-    assert len(paths) == 2 * 3 * SEEDS
+    assert len(paths) == 2 * 4 * SEEDS
     for path in paths:
         stored = load_file(path)
         layers = {name.partition("/")[2] for name in stored}
@@ -217,6 +221,9 @@ def test_a_mask_is_compared_with_the_labels_of_its_seed_and_kind(finished, frame
         assert (config["seed"], config["method"]) == (row["seed"], row["method"])
     drawn = of[of["source"] == "random"]
     assert (drawn["jaccard"] - drawn["jaccard_chance"]).abs().max() < 0.03
+    # From the same start, masks of one task overlap more than by chance within layers.
+    assert (own["jaccard_again"] > own["jaccard_chance"]).all()
+    assert (own["jaccard_again"] < 1).all()
     shuffled = of[of["source"] == "shuffled"]
     assert (shuffled["jaccard"] - shuffled["jaccard_layers"]).abs().max() < 0.03
 
@@ -234,21 +241,23 @@ def rows(role, source, sparsity, **measures):
 def test_claims_are_paired_by_seed_and_decided_as_they_should():
     made = []
     for sparsity in (0.8, 0.9):
-        made += rows("labels", "labels", sparsity, accuracy=[0.8, 0.7, 0.9], jaccard=[1, 1, 1],
-                     jaccard_start=[0.1, 0.2, 0.3])  # fmt: skip
+        made += rows("labels", "labels", sparsity, accuracy=[0.8, 0.7, 0.9], jaccard=[1] * 3)
         # Seeds differ by ten points, and labels from random by five.
         made += rows("labels", "random", sparsity, accuracy=[0.75, 0.651, 0.849],
                      jaccard=[0.05, 0.05, 0.05])  # fmt: skip
         made += rows("labels", "rotation", sparsity, accuracy=[0.801, 0.701, 0.901],
-                     jaccard=[0.2, 0.301, 0.4], jaccard_layers=[0.4, 0.5, 0.602])  # fmt: skip
+                     jaccard=[0.2, 0.301, 0.4], jaccard_layers=[0.4, 0.5, 0.602],
+                     jaccard_groups=[0.1, 0.2, 0.3])  # fmt: skip
         made += rows("labels", "clusters", sparsity, accuracy=[0.7, 0.6, 0.801])
         made += rows("labels", "shuffled", sparsity, accuracy=[0.9, 0.5, 0.8])
+        made += rows("labels", "shuffled_rotation", sparsity, accuracy=[0.79, 0.691, 0.891])
+        made += rows("probe", "shuffled_rotation", sparsity, probe=[0.91, 0.81, 0.711])
         made += rows("probe", "rotation", sparsity, probe=[0.9, 0.8, 0.7])
         made += rows("probe", "random", sparsity, probe=[0.8, 0.7, 0.601])
     made += rows("labels", "unpruned", 0.0, accuracy=[1.0, 1.0, 1.0])
     made += rows("probe", "unpruned", 0.0, probe=[0.92, 0.82, 0.721])
     frame = pd.DataFrame(made).sample(frac=1, random_state=0)
-    claims = pruning_page.claims_of(frame, *pruning_page.CLAIMS)
+    claims = claims_of(frame, *pruning_claims.CLAIMS)
     at = claims[claims["claim"].str.startswith("m, 80%")].set_index("claim")
     assert len(claims) == 2 * len(at)
 
@@ -263,14 +272,20 @@ def test_claims_are_paired_by_seed_and_decided_as_they_should():
     row = found("rotation are the same as those of labels, to 0.50")
     assert row["effect"] == pytest.approx(0.1)
     assert row["verdict"] == "reproduced"
-    assert found("beat masks shuffled")["verdict"] == "needs more seeds"
+    assert found("labels beat the same shuffled")["verdict"] == "needs more seeds"
+    row = found("rotation beat the same shuffled")
+    assert row["effect"] == pytest.approx(1.03, abs=0.01)
     assert found("larger than those of random")["effect"] == pytest.approx(0.2503, abs=1e-4)
-    assert found("each layer")["effect"] == pytest.approx(-0.2003, abs=1e-4)
-    assert found("start's magnitudes and labels")["effect"] == pytest.approx(0.1003, abs=1e-4)
+    row = found("as many weights in each layer, by chance")
+    assert row["effect"] == pytest.approx(-0.2003, abs=1e-4)
+    row = found("layers and the start's magnitudes explain")
+    assert row["effect"] == pytest.approx(0.1003, abs=1e-4)
     row = found("as good as unpruned")
     assert row["effect"] == pytest.approx(-2.03, abs=0.01)
     assert row["verdict"] == "not reproduced"
-    row = found("features of rotation, pruned by its masks, beat")
+    row = found("pruned by its masks, beat them shuffled")
+    assert row["effect"] == pytest.approx(-1.03, abs=0.01)
+    row = found("pruned by its masks, beat random masks")
     assert row["effect"] == pytest.approx(9.97, abs=0.01)
     assert row["verdict"] == "reproduced"
 

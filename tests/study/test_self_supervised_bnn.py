@@ -75,10 +75,10 @@ def test_it_writes_a_table_claims_a_page_and_figures(finished):
     # A distance for those who have a teacher and a head, scores of its own for who has labels.
     measured = table["divergence"].notna()
     assert set(table.index[measured]) == {"distil", "distil_contrast", "contrast", "untrained"}
-    assert set(table.index[table["accuracy"].notna()]) == {"supervised"}
+    assert set(table.index[table["accuracy"].notna()]) == {"supervised", "supervised_plain"}
     assert table["steps"].to_dict() == dict.fromkeys(arms.ARMS, 10) | {"untrained": 0}
     claims = pd.read_csv(folder / "claims.csv")
-    assert len(claims) == 7
+    assert len(claims) == 8
     assert (claims["seeds"] == 2).all()
     page = (folder / "self_supervised.md").read_text(encoding="utf-8")
     assert "python studies/self_supervised_bnn.py --preset quick --dataset digits" in page
@@ -119,7 +119,7 @@ def test_students_are_taught_by_the_teacher_of_their_seed(finished):
     teachers = {r["config"]["seed"]: r for r in records if r["config"]["method"] == "teacher"}
     for record in records:
         config = record["config"]
-        if config["method"] in ("teacher", "supervised"):
+        if config["method"] in ("teacher", "supervised", "supervised_plain"):
             assert config["after"] is None
         else:
             assert config["after"] == teachers[config["seed"]]["key"]
@@ -132,7 +132,7 @@ def test_no_label_is_looked_at_but_by_the_supervised_twin(cells, points):
     other, teacher = (y + 3) % 10, a_teacher(cells)
     for method, cell in cells.items():
         unchanged = same(trained(cell, points, y, teacher), trained(cell, points, other, teacher))
-        assert unchanged == (method != "supervised"), method
+        assert unchanged == (not method.startswith("supervised")), method
 
 
 def test_the_teacher_stays_as_it_is(cells, points):
@@ -262,13 +262,16 @@ def test_claims_are_paired_by_seed_and_say_which_is_better():
             ("distil_contrast", 0.62 + 0.001 * seed, 0.03),
             ("contrast", 0.5 + 0.001 * seed, 0.02),
             ("supervised", 0.65 - 0.001 * seed, None),
+            ("supervised_plain", 0.7, None),
             ("untrained", 0.4 + 0.001 * seed, 0.5),
         ):
             row = {"dataset": "d", "network": "n", "method": method, "seed": seed}
             row |= {"probe": probe + luck, "neighbours": 1 - probe - luck}
             rows.append(row | {"divergence": divergence})
     claims = claims_of(pd.DataFrame(rows), self_supervised_page.s2_bnn).set_index("claim")
-    probe, neighbours, alone, closer, closer_both, untrained, twin = claims.to_dict("records")
+    probe, neighbours, alone, closer, closer_both, untrained, twin, plain = claims.to_dict(
+        "records"
+    )
     assert probe["effect"] == pytest.approx(9.9)
     half = 4.302653 * 0.1 / math.sqrt(3)
     assert probe["high"] - probe["effect"] == pytest.approx(half, rel=1e-5)
@@ -277,6 +280,7 @@ def test_claims_are_paired_by_seed_and_say_which_is_better():
     assert (closer["effect"], closer_both["effect"]) == pytest.approx((-0.01, -0.02))
     assert untrained["effect"] == pytest.approx(19.9)
     assert twin["effect"] == pytest.approx(4.9)
+    assert plain["effect"] == pytest.approx(10)
     verdicts = [row["verdict"] for row in claims.to_dict("records")]
     yes, no = "reproduced", "not reproduced"
-    assert verdicts == [yes, no, no, yes, yes, yes, yes]
+    assert verdicts == [yes, no, no, yes, yes, yes, yes, yes]

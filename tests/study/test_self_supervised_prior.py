@@ -11,6 +11,7 @@ import self_supervised_prior as study
 import torch
 from common import Where
 from safetensors.torch import load_file, save_file
+from self_supervised_runs import VIEWS
 
 from pbnn.data import load
 from pbnn.methods import points_of
@@ -43,6 +44,8 @@ def test_every_row_is_certified_and_pays_for_seeds_rows_and_lists(finished):
     n = study.halves(load("digits")).n
     for cell in cells(config, after=None):
         assert cell.key not in stored
+    assert study.LISTS["views"] == len(VIEWS)
+    assert study.CHOICES == 8 * 5 * 3 * 5 * 4 * 100
     for readout, times in (("data_free", len(study.READOUT["emphases"])), ("learned", 1)):
         for cell in cells(config, readout=readout):
             certificate = stored[cell.key]["gibbs"]
