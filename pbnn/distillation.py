@@ -40,14 +40,25 @@ def distributional_loss(scores: Tensor, teacher: Tensor) -> Tensor:
     return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
 
 
-def check_evaluating(teacher: Callable[[Tensor], Tensor]) -> None:
-    """Refuse a teacher in training mode, whose statistics would move.
+def check_teacher(teacher: Callable[[Tensor], Tensor], network: nn.Module) -> None:
+    """Refuse a teacher that cannot be called, moves while it teaches, or learns itself.
 
     Raises
     ------
     ValueError
-        If the teacher is a module and any part of it is in training mode.
+        If the teacher is not callable, or a module in training mode, or shares parameters with
+        the network.
     """
+    if not callable(teacher):
+        raise ValueError(f"`teacher` must be callable, got a {type(teacher).__name__}.")
+    check_evaluating(teacher)
+    own = {*map(id, teacher.parameters())} if isinstance(teacher, nn.Module) else set()
+    if own & {*map(id, network.parameters())}:
+        raise ValueError("`teacher` must not share parameters with the network it teaches.")
+
+
+def check_evaluating(teacher: Callable[[Tensor], Tensor]) -> None:
+    """Refuse a teacher in training mode, whose statistics would move."""
     if isinstance(teacher, nn.Module) and any(module.training for module in teacher.modules()):
         raise ValueError("`teacher` must be in evaluation mode: call `teacher.eval()`.")
 
@@ -73,12 +84,7 @@ class DistributionalObjective(Objective):
 
     def __init__(self, network: nn.Module, teacher: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        if not callable(teacher):
-            raise ValueError(f"`teacher` must be callable, got a {type(teacher).__name__}.")
-        check_evaluating(teacher)
-        own = {*map(id, teacher.parameters())} if isinstance(teacher, nn.Module) else set()
-        if own & {*map(id, network.parameters())}:
-            raise ValueError("`teacher` must not share parameters with the network it teaches.")
+        check_teacher(teacher, network)
         self.network = network
         # Within a tuple, as torch would make a part of ours of a module.
         self._teacher = (teacher,)

@@ -154,8 +154,11 @@ def fit(
     batch_loss: Any = torch.compile(objective) if config.compile else objective
 
     def minimise(points: Tensor, epoch: int) -> float:
-        """One pass over the points; returns its mean risk, the epoch's only synchronisation."""
-        total = torch.zeros((), dtype=torch.float64, device=x.device)
+        """One pass over the points; returns its mean risk, the epoch's only synchronisation.
+
+        A risk that is a number does not say that the loss was one: NaN then.
+        """
+        total = torch.zeros(2, dtype=torch.float64, device=x.device)
         order = torch.randperm(len(x), generator=generator).to(x.device).split(sizes)
         for step, index in enumerate(order, start=epoch * len(order) + 1):
             weight = kl_weight(step / steps, config.kl_warmup)
@@ -170,8 +173,9 @@ def fit(
             schedule.step()
             if after_step is not None:
                 after_step(step / steps)
-            total += risk.double() * len(index)
-        return total.item() / len(x)
+            total += torch.stack([risk.double(), loss.detach().double()]) * len(index)
+        mean_risk, mean_loss = (total / len(x)).tolist()
+        return mean_risk if math.isfinite(mean_loss) else math.nan
 
     curve: list[dict[str, float]] = []
     best, best_state, waited_from = math.inf, snapshot(objective), 0

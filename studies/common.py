@@ -21,6 +21,8 @@ from pbnn.reporting import write_curves_csv, write_records_csv, write_timings_cs
 from pbnn.study import describe
 from pbnn.sweep import Cell, run_cells
 
+INSTEAD = "_digits"
+"""Ending of the folder where the bundled digits had to do."""
 FOLDERS = ("data_dir", "offline", "out", "redraw", "workers", "scheduler")
 """Fields of a configuration that change nothing in a result."""
 
@@ -77,7 +79,7 @@ def tasks_of(
     if tasks:
         return tasks, ""
     print("Nothing is left: the 8x8 digits of scikit-learn instead. NOT MNIST.\n")
-    return {"digits": load(embedded_twin(names[0]))}, "_digits"
+    return {"digits": load(embedded_twin(names[0]))}, INSTEAD
 
 
 def loaded(
@@ -120,6 +122,8 @@ def carry_out(
     """
     folder: Path = config.folder
     if config.redraw:
+        if not (folder / "records.csv").exists() and Path(f"{folder}{INSTEAD}").exists():
+            folder = Path(f"{folder}{INSTEAD}")
         check_finished(folder)
         draw(folder)
         return folder

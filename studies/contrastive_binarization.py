@@ -96,6 +96,11 @@ class Config(Places):
     out: Path | None = None
     """Output folder; by default reports/contrastive_binarization, with _full for that preset."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.first < 0:
+            raise ValueError(f"`first` must be a non-negative integer, got {self.first}.")
+
     @property
     def datasets(self) -> tuple[str, ...]:
         """What it is about."""

@@ -11,7 +11,7 @@ from pbnn.balance.information import entropy
 from pbnn.balance.signs import DEAD
 
 
-def quantisation_error(rounded: Tensor) -> Tensor:
+def quantisation_error(rounded: Tensor, kept: Tensor | None = None) -> Tensor:
     r"""Relative error of each filter by its signs at their best scale.
 
     .. math:: \min_\alpha \frac{\lVert W - \alpha B \rVert^2}{\lVert W \rVert^2}
@@ -24,6 +24,8 @@ def quantisation_error(rounded: Tensor) -> Tensor:
     ----------
     rounded : Tensor, shape (filters, ...)
         What the signs are taken of.
+    kept : Tensor, of the same shape, optional
+        Which are not pruned; all without.
 
     Examples
     --------
@@ -31,8 +33,11 @@ def quantisation_error(rounded: Tensor) -> Tensor:
     tensor([0.0000, 0.2000], dtype=torch.float64)
     """
     flat = rounded.detach().flatten(1).double()
+    count: Tensor | int = flat.shape[1]
+    if kept is not None:
+        flat, count = flat * kept.flatten(1), kept.flatten(1).sum(1)
     squares = flat.square().sum(1).clamp_min(torch.finfo(torch.float64).tiny)
-    return 1 - flat.abs().sum(1).square() / (flat.shape[1] * squares)
+    return 1 - flat.abs().sum(1).square() / (count * squares)
 
 
 def has_signs(module: nn.Module) -> bool:
@@ -49,12 +54,19 @@ def weight_balance(layer: nn.Module) -> dict[str, float]:
     layer : Module
         With ``signs()``, the signs of its weights, and ``rounded()``, what they are taken of.
     """
-    return sign_figures(layer.signs(), layer.rounded())  # type: ignore[operator]
+    kept = getattr(layer, "mask", None)
+    return sign_figures(layer.signs(), layer.rounded(), kept)  # type: ignore[operator]
 
 
-def sign_figures(signs: Tensor, rounded: Tensor) -> dict[str, float]:
-    """The figures of signs of weights, or of the means of random ones."""
-    share = (1 + signs.detach().flatten(1).double().mean(1)) / 2
+def sign_figures(signs: Tensor, rounded: Tensor, kept: Tensor | None = None) -> dict[str, float]:
+    """The figures of signs of weights, or of the means of random ones; of pruned ones none."""
+    if kept is None:
+        kept = torch.ones_like(signs, dtype=torch.bool)
+    some = kept.flatten(1).any(1)
+    signs, rounded, kept = (
+        part.detach().flatten(1).double()[some] for part in (signs, rounded, kept)
+    )
+    share = (1 + (signs * kept).sum(1) / kept.sum(1)) / 2
     figures: dict[str, Any] = {
         "channels": len(share),
         "share": share.mean(),
@@ -62,13 +74,14 @@ def sign_figures(signs: Tensor, rounded: Tensor) -> dict[str, float]:
         "entropy": entropy(share).mean(),
         "entropy_pooled": entropy(share.mean()),
         "dead": ((share < DEAD) | (share > 1 - DEAD)).double().mean(),
-        "quantisation_error": quantisation_error(rounded).mean(),
-        "latent_mean": _mean_over_std(rounded),
+        "quantisation_error": quantisation_error(rounded, kept).mean(),
+        "latent_mean": _mean_over_std(rounded, kept),
     }
     return {name: float(value) for name, value in figures.items()}
 
 
-def _mean_over_std(weight: Tensor) -> Tensor:
+def _mean_over_std(flat: Tensor, kept: Tensor) -> Tensor:
     """Mean over filters of |mean| / standard deviation."""
-    flat = weight.detach().flatten(1).double()
-    return (flat.mean(1).abs() / flat.std(1, correction=0).clamp_min(1e-12)).mean()
+    mean = (flat * kept).sum(1) / kept.sum(1)
+    variance = ((flat - mean[:, None]).square() * kept).sum(1) / kept.sum(1)
+    return (mean.abs() / variance.sqrt().clamp_min(1e-12)).mean()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -43,7 +44,7 @@ def check_unseen(seen: Iterable[str], x: NDArray[Any]) -> None:
     Raises
     ------
     ValueError
-        If an example was seen.
+        If an example was seen, or `seen` or `x` is something else.
 
     Examples
     --------
@@ -54,7 +55,11 @@ def check_unseen(seen: Iterable[str], x: NDArray[Any]) -> None:
     ...
     ValueError: `x` must hold no example that the prior has seen, got 1 of 2, the first in row 0.
     """
-    seen = frozenset(seen)
+    known = () if isinstance(seen, str) else [*seen]
+    hashes = [isinstance(one, str) and re.fullmatch("[0-9a-f]{64}", one) for one in known]
+    if isinstance(seen, str) or not all(hashes):
+        raise ValueError("`seen` must hold hashes of `example_hashes`, got something else.")
+    seen = frozenset(known)
     rows = [row for row, found in enumerate(_hashes(x)) if found in seen]
     if rows:
         raise ValueError(
@@ -64,6 +69,9 @@ def check_unseen(seen: Iterable[str], x: NDArray[Any]) -> None:
 
 
 def _hashes(x: NDArray[Any]) -> list[str]:
+    if not isinstance(x, np.ndarray) or x.ndim < 1 or x.dtype.kind not in "biuf":
+        got = f"{x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
+        raise ValueError(f"`x` must be an array of numbers, one row an example, got {got}.")
     x = np.ascontiguousarray(x, dtype=np.asarray(x).dtype.newbyteorder("<"))
     head = f"{x.dtype.str}{x.shape[1:]}".encode()
     return [hashlib.sha256(head + row.tobytes()).hexdigest() for row in x]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -10,13 +11,14 @@ from torch import Generator, Tensor, nn
 
 from pbnn.binarize import binary_layers
 from pbnn.binarize.layers import evaluating
-from pbnn.distillation import check_evaluating
+from pbnn.distillation import check_evaluating, check_teacher
 from pbnn.objectives import Objective, WrappedObjective
 from pbnn.representation.contrast import (
     MemoryBank,
     ProjectionHead,
     Rule,
     Strangers,
+    check_temperature,
     nce_loss,
 )
 from pbnn.representation.features import captured, last_weights
@@ -73,8 +75,7 @@ class Contrast(nn.Module):
         generator: Generator,
     ) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"`temperature` must be positive, got {temperature}.")
+        check_temperature(temperature)
         # Also what refuses a single class.
         strangers = Strangers(labels, 1 if count is None else count, rule)
         self.strangers = None if count is None else strangers
@@ -146,15 +147,24 @@ class CMIM(WrappedObjective):
     teacher : Module, optional
         A real-valued network in evaluation mode, for "teacher".
     layer : str, optional
-        Whose inputs are the features: by default the last layer with weights, of a pair in the
-        network the last one that makes signs of its inputs.
+        By its name in the objective's network. Its inputs are the features: by default of the last
+        layer with weights; of a pair in the network the signs that a binary layer makes of its
+        inputs, and those, by default of the last one.
     strength : float
         λ.
     positions : int, optional
         Of dense tasks, with a class for each position of the features (n, channels, ...): so many
         positions of each image, drawn anew for each batch, are the samples, instead of images.
+        In a batch the memory grows with the square of batch times positions.
     more
         Of `Contrast`: count, rule, temperature, train_heads, dim, generator.
+
+    Raises
+    ------
+    ValueError
+        For another pair or layer than there is, a teacher in training mode, labels that are not
+        one for each sample, and what `Contrast` refuses. A `BLRNet` has no layers of this kind:
+        the network is one of `pbnn.binarize.convert`.
 
     References
     ----------
@@ -181,23 +191,28 @@ class CMIM(WrappedObjective):
         if (pair == "teacher") != (teacher is not None):
             raise ValueError(f"`teacher` must be given for the pair 'teacher' alone, got {pair!r}.")
         self.strength, self.pair, self.positions = strength, pair, positions
+        if not 0 <= strength < math.inf:
+            raise ValueError(f"`strength` must be a number of at least 0, got {strength}.")
         if teacher is not None:
-            check_evaluating(teacher)
+            check_teacher(teacher, objective.network)
             # Within a tuple, as torch would make a part of ours of a module.
             self._teacher = (teacher, last_weights(teacher))
         self._index: Tensor | None = None
-        self.layer = self._layer_of(objective.network) if layer is None else layer
+        self.layer = self._layer_of(objective.network, layer)
         with torch.no_grad(), evaluating(objective.network):
             parts = self._pair(x[:2], lambda: objective.network(x[:2]))
         self._check_labels(y, parts)
+        if positions is not None and not 1 <= positions <= parts[0][0, 0].numel():
+            sites = f"[1, {parts[0][0, 0].numel()}]"
+            raise ValueError(f"`positions` must lie in {sites}, got {positions}.")
         first, second = (part[0].numel() if positions is None else part.shape[1] for part in parts)
-        self.contrast = Contrast((first, second), y.flatten(), **more)
+        self.contrast = Contrast((first, second), y.flatten(), **more).to(parts[0].dtype)
 
     def check(self, x: Tensor, y: Tensor) -> None:
         """As the objective does, and that the points are those of the contrast."""
         super().check(x, y)
-        if y.numel() != len(self.contrast.labels):
-            got = f"{y.numel()} and {len(self.contrast.labels)}"
+        if not torch.equal(y.flatten(), self.contrast.labels):
+            got = f"{y.numel()} labels and {len(self.contrast.labels)} others"
             raise ValueError(f"`y` must be the points that the contrast was made for, got {got}.")
 
     def meet(self, index: Tensor) -> None:
@@ -236,6 +251,10 @@ class CMIM(WrappedObjective):
     def _check_labels(self, y: Tensor, parts: tuple[Tensor, ...]) -> None:
         """Refuse labels that are not one for each sample."""
         for part in parts:
+            if self.positions is not None and part.ndim < 3:
+                raise ValueError(
+                    f"`positions` must be left out for features {tuple(part.shape)} without any."
+                )
             expected = part.shape[2:] if self.positions is not None else ()
             if y.shape[1:] != expected:
                 got = f"{tuple(y.shape)} and features {tuple(part.shape)}"
@@ -244,14 +263,22 @@ class CMIM(WrappedObjective):
                     f"got {got}."
                 )
 
-    def _layer_of(self, network: nn.Module) -> str:
-        """The last that makes signs, or the last with weights."""
+    def _layer_of(self, network: nn.Module, wanted: str | None) -> str:
+        """The layer asked for, or the last that makes signs, or the last with weights."""
         if self.pair == "in_network":
             names = [n for n, layer in binary_layers(network).items() if layer.activation]
             if not names:
                 raise ValueError("`objective` must have a network with layers of binary inputs.")
-            return f"{names[-1]}.activation"
-        return last_weights(network)
+            names = [f"{name}.activation" for name in names]
+            if wanted is not None and f"{wanted}.activation" in names:
+                return f"{wanted}.activation"
+        elif wanted is None:
+            return last_weights(network)
+        else:
+            names = [name for name, _ in network.named_modules() if name]
+        if wanted is not None and wanted not in names:
+            raise ValueError(f"`layer` must be one of {names}, got {wanted!r}.")
+        return names[-1] if wanted is None else wanted
 
     def _pair(self, x: Tensor, compute: Callable[[], Any]) -> tuple[Tensor, Tensor]:
         """Features of a batch: of the binary network and real-valued ones, while it computes."""
@@ -260,6 +287,7 @@ class CMIM(WrappedObjective):
         if self.pair == "in_network":
             return ours["output"], ours["input"]
         teacher, layer = self._teacher
+        check_evaluating(teacher)
         with torch.no_grad(), captured(teacher, layer) as theirs:
             teacher(x)
         return ours["input"], theirs["input"]

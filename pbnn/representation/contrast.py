@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.nn.utils import skip_init
 
+LEAST_TEMPERATURE = 0.015
+"""Below it the exponential of 1/τ leaves float32."""
 EPSILON = 1e-7
 """Keeps logarithms finite, as in the released code."""
 
@@ -103,6 +105,10 @@ def info_nce(first: Tensor, second: Tensor, temperature: float = 0.2) -> Tensor:
     >>> info_nce(same, same, 1.0)
     tensor(0.5514)
     """
+    if first.shape != second.shape or first.ndim != 2 or len(first) < 2:
+        got = f"{tuple(first.shape)} and {tuple(second.shape)}"
+        raise ValueError(f"`first` and `second` must have one shape (B, d), B > 1, got {got}.")
+    check_temperature(temperature)
     both = torch.cat([first, second])
     scores = both @ both.T / temperature
     scores = scores.masked_fill(
@@ -111,6 +117,14 @@ def info_nce(first: Tensor, second: Tensor, temperature: float = 0.2) -> Tensor:
     half = len(first)
     twin = torch.arange(2 * half, device=both.device).roll(half)
     return F.cross_entropy(scores, twin)
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuse what no similarity can be divided by."""
+    if not LEAST_TEMPERATURE <= temperature < math.inf:
+        raise ValueError(
+            f"`temperature` must be finite and at least {LEAST_TEMPERATURE}, got {temperature}."
+        )
 
 
 def unit_rows(rows: int, dim: int, generator: Generator) -> Tensor:

@@ -29,6 +29,9 @@ def last_weights(network: nn.Module) -> str:
 @contextlib.contextmanager
 def captured(network: nn.Module, name: str) -> Iterator[dict[str, Tensor]]:
     """The last ``input`` and ``output`` of a module by its name, until the block ends."""
+    names = {name for name, _ in network.named_modules()}
+    if name not in names:
+        raise ValueError(f"`name` must be one of {sorted(names - {''})}, got {name!r}.")
     seen: dict[str, Tensor] = {}
 
     def keep(_: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:

@@ -88,7 +88,10 @@ def magnitude_groups(weights: Mapping[str, Tensor], count: int) -> Masks:
 
 
 def _check_same(first: Masks, second: Masks) -> None:
-    if first.keys() != second.keys():
+    shapes = [
+        {name: tuple(mask.shape) for name, mask in masks.items()} for masks in (first, second)
+    ]
+    if shapes[0] != shapes[1]:
         raise ValueError(
-            f"`first` and `second` must have the same weights, got {[*first]} and {[*second]}."
+            f"`first` and `second` must have the same weights, got {shapes[0]} and {shapes[1]}."
         )

@@ -80,6 +80,8 @@ class RotationObjective(WrappedObjective):
         """Refuse points that cannot be turned; any labels do."""
         Objective.check(self, x, y)
         rotated(x[:1], Generator())
+        # Any classes that turns may be; of the images all.
+        self.objective.check(x, torch.arange(len(x), device=x.device) % 4)
 
     def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
         """The objective's loss and risk of turned images."""

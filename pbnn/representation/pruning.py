@@ -65,6 +65,9 @@ def magnitude_masks(
     >>> magnitude_masks({"a": torch.tensor([0.1, -3.0]), "b": torch.tensor([2.0, 0.0])}, 0.5)
     {'a': tensor([False,  True]), 'b': tensor([ True, False])}
     """
+    if within is not None and sparsity < sparsity_of(within):
+        got = f"{sparsity} within masks of {sparsity_of(within):.6g}"
+        raise ValueError(f"`sparsity` must be at least that of `within`, got {got}.")
     sizes = {name: weight.abs().detach().clone() for name, weight in weights.items()}
     for name, size in sizes.items():
         if within is not None:
@@ -128,7 +131,9 @@ class Held:
 
     Gradients of pruned weights are 0 too. A binary layer with a mask multiplies by weights in
     {−1, 0, +1} times its scales: it is ternary, as long as the masks are held. Evaluate it so:
-    after `remove` what was pruned of it would be sgn(0) = +1. Masks are no part of a state.
+    after `remove` what was pruned of it would be sgn(0) = +1. Masks are no part of a state: keep
+    them beside it, and hold them after a state is loaded. An optimiser from before may move pruned
+    weights between two passes; each pass makes them 0 again.
 
     Parameters
     ----------
@@ -139,7 +144,7 @@ class Held:
     Raises
     ------
     ValueError
-        For a mask that fits no weight.
+        For a mask that is not of booleans or fits no weight, or while a layer has another.
     """
 
     def __init__(self, network: nn.Module, masks: Masks) -> None:
@@ -148,15 +153,24 @@ class Held:
             if name not in weights or weights[name].shape != mask.shape:
                 got = f"{name!r} of shape {tuple(mask.shape)}"
                 raise ValueError(f"`masks` must fit weights of the network, got {got}.")
+            if mask.dtype != torch.bool:
+                raise ValueError(f"`masks` must hold booleans, got {mask.dtype} for {name!r}.")
+        if any(layer.mask is not None for layer in binary_layers(network).values()):
+            raise ValueError("`network` must have no masks held yet: `remove` those first.")
         self._hooks = []
         self._layers = []
         binary = binary_layers(network)
         for name, mask in masks.items():
-            weight = weights[name]
-            with torch.no_grad():
-                weight.mul_(mask)
+            weight, owner = weights[name], name.rpartition(".")[0]
+            mask = mask.to(weight.device)
+            _prune(weight, mask)
             self._hooks.append(weight.register_hook(lambda grad, m=mask: grad * m))
-            if (layer := binary.get(name.rpartition(".")[0])) is not None:
+            self._hooks.append(
+                network.get_submodule(owner).register_forward_pre_hook(
+                    lambda module, _, m=mask: _prune(module.weight, m)
+                )
+            )
+            if (layer := binary.get(owner)) is not None:
                 layer.mask = mask
                 self._layers.append(layer)
 
@@ -166,6 +180,11 @@ class Held:
             hook.remove()
         for layer in self._layers:
             layer.mask = None
+
+
+@torch.no_grad()
+def _prune(weight: Tensor, mask: Tensor) -> None:
+    weight.mul_(mask)
 
 
 def geometric_sparsities(sparsity: float, rounds: int) -> tuple[float, ...]:
@@ -226,6 +245,7 @@ def prune_in_rounds(
     Caron, Morcos, Bojanowski, Mairal, Joulin (2020). Pruning convolutional neural networks with
     self-supervision. https://arxiv.org/abs/2001.03554
     """
+    sparsities = tuple(float(sparsity) for sparsity in sparsities)
     for sparsity in sparsities:
         check_sparsity(sparsity)
     if not sparsities or any(a >= b for a, b in itertools.pairwise(sparsities)):
@@ -235,13 +255,17 @@ def prune_in_rounds(
         name: torch.ones_like(weight, dtype=torch.bool)
         for name, weight in prunable(network).items()
     }
+    if not masks:
+        raise ValueError("`network` must have weights to prune besides the last, got none.")
     found = []
     for sparsity in sparsities:
         network.load_state_dict(rewind)
         held = Held(network, masks)
-        train(network)
-        masks = magnitude_masks(prunable(network), sparsity, masks)
-        held.remove()
+        try:
+            train(network)
+            masks = magnitude_masks(prunable(network), sparsity, masks)
+        finally:
+            held.remove()
         found.append(masks)
     network.load_state_dict(rewind)
     return found

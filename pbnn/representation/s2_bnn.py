@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor, nn
 
-from pbnn.distillation import check_evaluating
+from pbnn.binarize.layers import evaluating
+from pbnn.distillation import check_evaluating, check_teacher
 from pbnn.objectives import Objective
-from pbnn.representation.contrast import info_nce
+from pbnn.representation.contrast import check_temperature, info_nce
 
 Views = Callable[[Tensor, Generator], Tensor]
 """Makes other images of images, drawing from a CPU generator."""
@@ -40,6 +42,10 @@ def guided_loss(student: Tensor, teacher: Tensor, temperature: float = 0.2) -> T
     >>> guided_loss(torch.zeros(1, 2), torch.ones(1, 2))
     tensor(0.6931)
     """
+    if student.shape != teacher.shape or student.ndim != 2:
+        got = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+        raise ValueError(f"`student` and `teacher` must have one shape (B, d), got {got}.")
+    check_temperature(temperature)
     theirs = (teacher / temperature).softmax(1)
     return -(theirs * (student / temperature).log_softmax(1)).sum(1).mean()
 
@@ -56,10 +62,26 @@ class ViewsObjective(Objective):
 
     def __init__(self, network: nn.Module, views: Views, temperature: float, generator: Generator):
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"`temperature` must be positive, got {temperature}.")
+        check_temperature(temperature)
+        if not isinstance(generator, Generator):
+            raise ValueError(f"`generator` must be a torch.Generator, got {generator!r}.")
         self.network, self.views = network, views
         self.temperature, self.generator = temperature, generator
+
+    def check(self, x: Tensor, y: Tensor) -> None:
+        """Refuse images that are not finite, and embeddings of them that are no unit vectors."""
+        super().check(x, y)
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError("`x` must be finite, got numbers that are not.")
+        few = self.views(x[:2], Generator())
+        with torch.no_grad(), evaluating(self.network):
+            found = self.network(few)
+        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(x[:2]):
+            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(f"`network` must give an embedding (n, d) of each view, got {got}.")
+        if bool(((found.norm(dim=1) - 1).abs() > 1e-3).any()):
+            got = f"lengths {found.norm(dim=1).tolist()}"
+            raise ValueError(f"`network` must give embeddings of unit length, got {got}.")
 
 
 class ContrastiveObjective(ViewsObjective):
@@ -103,7 +125,8 @@ class GuidedObjective(ViewsObjective):
     Raises
     ------
     ValueError
-        If the teacher is in training mode.
+        If the teacher is in training mode or shares parameters with the network; from `fit`, for
+        embeddings that are not of unit length.
     """
 
     def __init__(
@@ -117,13 +140,16 @@ class GuidedObjective(ViewsObjective):
         generator: Generator,
     ) -> None:
         super().__init__(network, views, temperature, generator)
-        check_evaluating(teacher)
+        check_teacher(teacher, network)
+        if not 0 <= contrast < math.inf:
+            raise ValueError(f"`contrast` must be a number of at least 0, got {contrast}.")
         # Within a tuple, as torch would make a part of ours of a module.
         self._teacher = (teacher,)
         self.contrast = contrast
 
     def forward(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
         """The loss, and the divergence from the teacher in nats."""
+        check_evaluating(self._teacher[0])
         view = self.views(x, self.generator)
         ours = self.network(view)
         with torch.no_grad():

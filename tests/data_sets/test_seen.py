@@ -35,6 +35,18 @@ def test_the_parts_of_a_split_do_not_overlap_and_any_other_choice_is_refused():
         check_unseen(seen, x[other.certification])
 
 
+@pytest.mark.parametrize("seen", ["a" * 64, [b"a" * 64], ["A" * 64], [images(1)]])
+def test_what_is_no_hash_is_refused(seen):
+    with pytest.raises(ValueError, match="`seen` must hold hashes of `example_hashes`"):
+        check_unseen(seen, images(2))
+
+
+@pytest.mark.parametrize("x", [None, np.array(["a"]), np.float32(3)])
+def test_what_is_no_array_of_numbers_is_refused(x):
+    with pytest.raises(ValueError, match="`x` must be an array of numbers, one row an example"):
+        example_hashes(x)
+
+
 def test_one_image_seen_with_another_label_or_in_another_task_is_refused():
     x = images(10)
     with pytest.raises(ValueError, match="got 1 of 5, the first in row 3"):

@@ -272,7 +272,12 @@ def test_the_contrast_alone_trains_what_makes_the_signs():
         ({"teacher": model().eval()}, "`teacher` must be given for the pair 'teacher' alone"),
         ({"pair": "teacher", "teacher": model()}, "`teacher` must be in evaluation mode"),
         ({"count": 55}, r"`count` must lie in \[1, 54\]"),
-        ({"temperature": 0.0}, "`temperature` must be positive, got 0.0"),
+        ({"temperature": 0.0}, "`temperature` must be finite and at least 0.015, got 0.0"),
+        ({"temperature": math.nan}, "`temperature` must be finite and at least 0.015, got nan"),
+        ({"strength": -1.0}, "`strength` must be a number of at least 0, got -1.0"),
+        ({"strength": math.nan}, "`strength` must be a number of at least 0, got nan"),
+        ({"layer": "net.1"}, r"`layer` must be one of \['net.4.activation', .* got 'net.1'"),
+        ({"positions": 3}, r"`positions` must be left out for features \(2, 32\)"),
     ],
 )
 def test_bad_contrasts_are_refused(options, text):
@@ -282,6 +287,23 @@ def test_bad_contrasts_are_refused(options, text):
         CMIM(plain, x, y, **({"count": 8, "generator": generator(0, "c")} | options))
     with pytest.raises(ValueError, match="must have a network with layers of binary inputs"):
         CMIM(RiskObjective(Classifier(model()), "cross_entropy"), x, y, generator=generator(0, "c"))
+    shared = {"pair": "teacher", "teacher": network.eval()}
+    with pytest.raises(ValueError, match="`teacher` must not share parameters"):
+        CMIM(plain, x, y, generator=generator(0, "c"), **shared)
+    made = CMIM(plain, x, y, count=8, layer="net.4", generator=generator(0, "c"))
+    assert made.layer == "net.4.activation"  # what the layer makes signs by
+    with pytest.raises(ValueError, match="`y` must be the points that the contrast was made for"):
+        made.check(x, y.roll(1))
+
+
+def test_a_contrast_that_is_no_number_ends_the_training(monkeypatch):
+    """Its risk, an error rate, is always one."""
+    network, (x, y) = convert(model(), "bi_real_net").network, points()
+    plain = RiskObjective(Classifier(network), "cross_entropy")
+    made = CMIM(plain, x, y, count=None, generator=generator(0, "c"))
+    monkeypatch.setattr(made.contrast, "forward", lambda *_: x.new_tensor(math.nan))
+    with pytest.raises(FloatingPointError, match="objective became nan"):
+        fit(made, x, y, FitConfig(1, 20), generator=generator(0, "o"))
 
 
 def test_positions_of_a_dense_task_are_its_samples(monkeypatch):

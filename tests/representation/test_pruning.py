@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from pbnn.backbones import lenet
+from pbnn.balance import measure
 from pbnn.binarize import RECIPES, after_step, binary_layers, convert
 from pbnn.representation import (
     Held,
@@ -126,6 +128,46 @@ def test_geometric_rounds_prune_the_same_share_of_what_is_left():
     assert sparsities[-1] == pytest.approx(0.9)
 
 
+@pytest.mark.parametrize("recipe", [None, "xnor_net"])
+def test_each_pass_is_of_pruned_weights_whatever_moved_them(recipe):
+    """A state loaded later, or an optimiser with momentum from before; in a copy as well."""
+    network = model() if recipe is None else convert(model(), recipe).network
+    whole = {name: value.clone() for name, value in network.state_dict().items()}
+    masks = magnitude_masks(prunable(network), 0.8)
+    Held(network, masks)
+    x = torch.rand(3, 1, 8, 8, generator=generator(0, "x"))
+    expected = network.eval()(x)
+    for other in (network, copy.deepcopy(network)):
+        other.load_state_dict(whole)
+        assert torch.equal(other(x), expected)
+        assert all(not bool(prunable(other)[n][~mask].any()) for n, mask in masks.items())
+
+
+def test_masks_are_let_go_when_a_training_fails():
+    network = convert(model(), "xnor_net").network
+
+    def failing(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prune_in_rounds(network, failing, network.state_dict(), sparsities=(0.5,))
+    assert all(layer.mask is None for layer in binary_layers(network).values())
+
+
+def test_the_balance_of_a_pruned_layer_is_that_of_what_is_kept():
+    network = convert(model(), "bi_real_net").network
+    masks = magnitude_masks(prunable(network), 0.7)
+    Held(network, masks)
+    x = torch.rand(4, 1, 8, 8, generator=generator(0, "x"))
+    found = measure(network, [x]).weights["4"]
+    layer, mask = network[4], masks["4.weight"]
+    shares = [(w[m] >= 0).double().mean() for w, m in zip(layer.weight, mask, strict=True)]
+    assert found["share"] == pytest.approx(float(sum(shares)) / len(shares))
+    errors = [1 - float(w[m].abs().sum() ** 2 / (m.sum() * w[m].square().sum()))
+              for w, m in zip(layer.weight.detach().double(), mask, strict=True)]  # fmt: skip
+    assert found["quantisation_error"] == pytest.approx(sum(errors) / len(errors), rel=1e-6)
+
+
 def test_shuffled_masks_keep_the_layers_and_lose_the_places():
     weights = {"a": torch.zeros(200, 500), "b": torch.zeros(300, 100)}
     draws = [{n: torch.rand(w.shape, generator=generator(s, n)) for n, w in weights.items()}
@@ -167,6 +209,17 @@ def test_bad_masks_are_refused():
     for sparsity in (-0.1, 1.0, math.nan):
         with pytest.raises(ValueError, match=r"`sparsity` must lie in \[0, 1\)"):
             magnitude_masks(prunable(model()), sparsity)
+    half = magnitude_masks(prunable(model()), 0.5)
+    with pytest.raises(ValueError, match=r"`sparsity` must be at least that of `within`, got 0\.2"):
+        magnitude_masks(prunable(model()), 0.2, half)
+    with pytest.raises(ValueError, match=r"`masks` must hold booleans, got torch\.float32"):
+        Held(model(), {name: mask.float() for name, mask in half.items()})
+    binary = convert(model(), "xnor_net").network
+    Held(binary, half)
+    with pytest.raises(ValueError, match="`network` must have no masks held yet"):
+        Held(binary, half)
+    with pytest.raises(ValueError, match="must have weights to prune besides the last, got none"):
+        prune_in_rounds(model()[-2:], some_steps, {}, sparsities=(0.5,))
     with pytest.raises(ValueError, match="`masks` must fit weights of the network, got 'b'"):
         Held(model(), {"b": torch.ones(3, dtype=torch.bool)})
     for sparsities in ((), (0.5, 0.5), (0.8, 0.5)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -116,8 +118,25 @@ def test_views_of_an_image_learn_to_find_each_other():
 def test_bad_teachers_and_temperatures_are_refused():
     with pytest.raises(ValueError, match="`teacher` must be in evaluation mode"):
         GuidedObjective(embedder(), embedder(), shifted, generator=generator(0, "v"))
-    with pytest.raises(ValueError, match="`temperature` must be positive, got 0"):
+    with pytest.raises(
+        ValueError, match=r"`temperature` must be finite and at least 0\.015, got 0"
+    ):
         ContrastiveObjective(embedder(), shifted, 0, generator(0, "v"))
+    net = embedder()
+    with pytest.raises(ValueError, match="`teacher` must not share parameters"):
+        GuidedObjective(net, net.eval(), shifted, generator=generator(0, "v"))
+    with pytest.raises(ValueError, match="`contrast` must be a number of at least 0, got -1"):
+        GuidedObjective(
+            embedder(), embedder().eval(), shifted, contrast=-1, generator=generator(0, "v")
+        )
+    x, y = images(4)
+    for bare, text in ((embedder()[:-1], "embeddings of unit length"), (nn.Identity(), "(n, d)")):
+        with pytest.raises(ValueError, match=re.escape(text)):
+            ContrastiveObjective(bare, shifted, 0.2, generator(0, "v")).check(x, y)
+    with pytest.raises(ValueError, match="`x` must be finite"):
+        ContrastiveObjective(net, shifted, 0.2, generator(0, "v")).check(x * torch.nan, y)
+    with pytest.raises(ValueError, match=r"`student` and `teacher` must have one shape \(B, d\)"):
+        guided_loss(torch.ones(2, 3), torch.ones(1, 3))
 
 
 def test_features_are_what_enters_the_last_layer():

@@ -81,6 +81,8 @@ def test_it_goes_on_with_more_seeds_and_repeats_nothing(finished, monkeypatch):
     monkeypatch.setattr(pruning_transfer, "run", lambda *a, **k: pytest.fail("it ran again"))
     pruning_transfer.study(config)
     pruning_transfer.study(pruning_transfer.Config(out=folder, redraw=True))
+    # The folder that was asked for, where the digits had to do.
+    pruning_transfer.study(pruning_transfer.Config(out=folder.with_name("out"), redraw=True))
     assert (folder / "pruning.md").read_bytes() == before
     tasks = {"digits": load("digits")}
     few, more = (
