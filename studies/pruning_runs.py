@@ -115,11 +115,11 @@ def learn_rotation(cell: dict[str, Any], task: Task, points: Points, where: Wher
     parts = [(x[:few], y[:few]) for x, y in (other.certification, other.prior, other.test)]
     rows = []
     for place, layer in enumerate(weighted(network)[1:], start=1):
-        pairs = [(features(network, x, layer, side=SIDE), y) for x, y in parts]
-        for name, pair in zip(("validation", "probe"), pairs[1:], strict=True):
-            measures[name] = linear_probe(pairs[0], pair, inverse_penalty=penalty)
-        # Those of the last block are the features of the network.
+        train, valid, test = ((features(network, x, layer, side=SIDE), y) for x, y in parts)
+        measures["probe"] = linear_probe(train, test, inverse_penalty=penalty)
         rows.append({"figure": "probe of block", "x": place, "y": measures["probe"]})
+    # Of the last block, whose features are those of the network, as is the probe's figure.
+    measures["validation"] = linear_probe(train, valid, inverse_penalty=penalty)
     return {"measures": measures, "curve": rows}
 
 
