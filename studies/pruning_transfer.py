@@ -143,8 +143,8 @@ def arms(keys: dict[str, str]) -> Iterator[dict[str, Any]]:
     """What is trained of a kind and a seed with masks held, after the runs of these keys."""
     whole = {"source": "unpruned", "sparsity": 0.0, "after": None}
     yield whole | {"role": "labels"}
-    for sparsity in SPARSITIES:
-        for source in (*LEARNED, "random", *(SHUFFLED if sparsity in SPARSE else ())):
+    for sparsity in SPARSE:
+        for source in (*LEARNED, "random", *SHUFFLED):
             after = {"masks": keys.get(SHUFFLED.get(source, source)), "labels": keys["labels"]}
             if source == "labels":
                 after["again"] = keys[AGAIN]
