@@ -32,7 +32,7 @@ def finished(tmp_path_factory):
         patch.setattr("measured.ROUNDS", 1)
         patch.setattr("contrastive_costs.SIZES", (5000, 6000))
         folder = tmp_path_factory.mktemp("contrast")
-        config = contrastive_binarization.Config(seeds=2, out=folder, offline=True)
+        config = contrastive_binarization.Config(seeds=2, variants=True, out=folder, offline=True)
         contrastive_binarization.study(config)
         yield config, folder
 
