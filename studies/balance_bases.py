@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from balance_runs import NETWORKS
 from claims import interval
+from common import write_tables
 from matplotlib.figure import Figure
 from measured import saved_bytes, timed
 from recipes_studied import AXES, METHODS, SHARED, bases_of
 from torch import Tensor, nn
 
 from pbnn.binarize import base_scales, convert, count_operations, weight_bases
-from pbnn.files import write_atomic
 from pbnn.reporting.drawing import label_rows, legend, look_of, make_panels, save
 from pbnn.seeding import generator
 
@@ -53,8 +53,7 @@ def write_costs(records: list[dict[str, Any]], folder: Path) -> None:
         if network in AXES and (arms := arms_of(group)):
             rows += costs(str(dataset), str(network), arms)
     if rows:
-        text = pd.DataFrame(rows).to_csv(index=False, lineterminator="\n", float_format="%.6g")
-        write_atomic(folder / f"{NAME}.csv", text)
+        write_tables(folder, **{NAME: pd.DataFrame(rows)})
 
 
 def costs(dataset: str, network: str, arms: list[tuple[str, int, int]]) -> list[dict[str, Any]]:

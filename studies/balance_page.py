@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 from balance_bases import draw_costs
 from balance_claims import CLAIMS, RUN
-from claims import claims_of, claims_table, interval
+from claims import claims_of, claims_table, how_to_read, interval
+from common import write_tables
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from recipes_studied import ABOUT, BASES
@@ -30,9 +31,7 @@ def draw(folder: Path) -> None:
     frame = frame_of(records)
     curves = {r["key"]: pd.DataFrame(r["curve"]) for r in curves_from_csv(folder / "curves.csv")}
     claims, rows = claims_of(frame, *CLAIMS), table_of(frame)
-    for name, table in (("table", rows), ("claims", claims)):
-        text = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-        write_atomic(folder / f"{name}.csv", text)
+    write_tables(folder, table=rows, claims=claims)
     page = page_of(about, frame, rows, claims)
     write_atomic(folder / "balance.md", page)
     save(lambda: threshold_figure(frame), folder / "accuracy_threshold")
@@ -84,12 +83,8 @@ def page_of(
         "weights are those of the middle one.\n",
         arms_of(frame) + "\n",
         "## Claims\n",
-        "Differences, the first less the second, of runs that share a seed, their start and their "
-        "batches; 95% intervals by "
-        "Student's law, one claim at a time: of seeds, on these test images. Of "
-        f"{len(claims)} claims without anything in them, {0.05 * len(claims):.0f} would be decided "
-        "by chance. ASD reduces the 16 channels of the first binary layer to one unit, as in the "
-        "ResNet-20 of its paper.\n",
+        how_to_read(claims) + " ASD reduces the 16 channels of the first binary layer to one unit, "
+        "as in the ResNet-20 of its paper.\n",
         claims_table(claims) + "\n",
     ]
     for (dataset, network), group in rows.groupby(["dataset", "network"], sort=False):

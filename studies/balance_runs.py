@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import Where, about_run, files_of, loaded
+from common import Where, about_run, cut, files_of, loaded
 from recipes_studied import KEPT
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from pbnn.binarize import (
     set_progress,
     supervision,
 )
-from pbnn.data import Splits, Task, published_split, split
+from pbnn.data import Splits, Task
 from pbnn.distillation import DistributionalObjective
 from pbnn.objectives import Objective, PenalisedObjective, RiskObjective
 from pbnn.seeding import generator
@@ -113,7 +113,6 @@ def splits_of(task: Task) -> Splits:
 
     The published test images apart, or a quarter where nobody has published any.
     """
-    cut: Callable[..., Splits] = split if task.train is None else published_split
     return cut(task, prior=1 / 6)
 
 

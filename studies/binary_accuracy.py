@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import pandas as pd
 from balance_runs import NETWORKS, accuracy, network_of, objective_of, splits_of, training
-from common import Places, Where, about_run, carry_out, loaded
+from common import Places, Where, about_run, carry_out, loaded, write_tables
 from tabulate import tabulate
 
 from pbnn.binarize import (
@@ -228,8 +228,7 @@ def draw(folder: Path) -> None:
                 f"{smaller:.1f}",
             ]
         )
-    text = pd.DataFrame(rows).to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    write_atomic(folder / "table.csv", text)
+    write_tables(folder, table=pd.DataFrame(rows))
     headers = ["data set", "network", "recipe", "training images", "epochs", "seeds", "accuracy"]
     headers += ["published", "10⁶ binary op.", "10⁶ real op.", "kB", "smaller than its twin, times"]
     sources = "; ".join(f"{name}: {source}" for name, source in about["sources"].items())
@@ -275,8 +274,7 @@ IMAGES = {
 
 def write_operations(_: list[dict[str, Any]], folder: Path) -> None:
     """Write operations.csv, of every backbone."""
-    text = operations().to_csv(index=False, lineterminator="\n")
-    write_atomic(folder / "operations.csv", text)
+    write_tables(folder, operations=operations())
 
 
 def study(config: Config) -> Path:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Where
+from common import Where, cut
 from torch import Tensor, nn
 
 from pbnn.augmentation import AffineRange, random_affine
 from pbnn.baselines import RealNet
-from pbnn.data import Splits, Task, load, published_split, split
+from pbnn.data import Splits, Task, load
 from pbnn.ensembles import stopping_times
 from pbnn.environment import environment
 from pbnn.functional import mean_of
@@ -91,7 +91,7 @@ def run(cell: dict[str, Any], where: Where) -> dict[str, Any]:
 
 def parts_of(task: Task) -> Splits:
     """The published test images apart, or a quarter where nobody has published any."""
-    return split(task) if task.train is None else published_split(task)
+    return cut(task)
 
 
 def trained(

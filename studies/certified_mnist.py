@@ -19,11 +19,11 @@ from typing import Any, Literal
 import torch
 from certified_page import draw
 from certified_priors import COLOUR, LARGE, TINY, check_listed
+from certified_records import write_certificates
 from certified_runs import run, splits_of
 from common import Places, carry_out
 
 from pbnn.data import Task
-from pbnn.files import write_json
 from pbnn.networks import SMALL_IMAGES
 from pbnn.study import run_study
 from pbnn.sweep import Cell, cell_key
@@ -225,12 +225,6 @@ def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
                 check_listed(mine, trained and trained.config)
                 cells.append(Cell(cell_key(mine, sha256), mine))
     return cells
-
-
-def write_certificates(records: list[dict[str, Any]], folder: Path) -> None:
-    """Write certificates.json, by the keys of their runs."""
-    certificates = {r["key"]: r["certificates"] for r in records if r["certificates"]}
-    write_json(folder / "certificates.json", {"schema_version": 1} | certificates)
 
 
 def study(config: Config) -> Path:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from pbnn.bounds import clopper_pearson, exact, maurer, monte_carlo
 from pbnn.certificates import Budget, Certificate, Provenance
+from pbnn.files import write_json
 
 Cell = dict[str, Any]
 Result = dict[str, Any]
@@ -67,6 +69,12 @@ def cost_of_draws(certificate: Certificate, points: int) -> dict[str, float]:
     else:
         without = exact.upper(maurer, risk, certificate.kl, n, delta=delta)
     return {"gibbs_bound_of_no_draws": without, "point_evaluations": points}
+
+
+def write_certificates(records: list[dict[str, Any]], folder: Path) -> None:
+    """Write certificates.json, by the keys of their runs."""
+    certificates = {r["key"]: r["certificates"] for r in records if r.get("certificates")}
+    write_json(folder / "certificates.json", {"schema_version": 1} | certificates)
 
 
 def holdout(errors: int, n: int, budget: Budget) -> float:

@@ -27,12 +27,12 @@ from certified_records import (
     provenance_of,
     result_of,
 )
-from common import Where, loaded
+from common import Where, cut, loaded
 from torch import Tensor
 
 from pbnn.bounds import exact, monte_carlo
 from pbnn.certificates import certify_gibbs, certify_one
-from pbnn.data import Splits, Task, published_split, split
+from pbnn.data import Splits, Task
 from pbnn.environment import environment
 from pbnn.inputs import CANONICAL, Points
 from pbnn.layers import freeze_statistics
@@ -57,7 +57,6 @@ def run(cell: Cell, where: Where) -> dict[str, Any]:
 
 def splits_of(task: Task, cell: Cell) -> Splits:
     """The published test images apart, or a quarter; then what inputs and prior may look at."""
-    cut: Callable[..., Splits] = split if task.train is None else published_split
     return cut(task, feature=cell["feature_points"], prior=cell["prior_share"])
 
 

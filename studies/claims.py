@@ -124,6 +124,16 @@ def undecided(row: dict[str, Any], narrow: float) -> str:
     return "inconclusive" if sound else "needs more seeds"
 
 
+def how_to_read(claims: pd.DataFrame) -> str:
+    """What the table of claims says, and what it does not."""
+    return (
+        "Differences, the first less the second, of runs that share a seed, their start and their "
+        "batches; 95% intervals by Student's law, one claim at a time: of seeds, on these test "
+        f"images. Of {len(claims)} claims without anything in them, {0.05 * len(claims):.0f} would "
+        "be decided by chance."
+    )
+
+
 def claims_table(claims: pd.DataFrame) -> str:
     """Claims with their intervals."""
     rows = [

@@ -8,13 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from pbnn.data import DataUnavailable, Splits, Task, embedded_twin, load
+from pbnn.data import (
+    DataUnavailable,
+    Splits,
+    Task,
+    embedded_twin,
+    load,
+    published_split,
+    split,
+)
 from pbnn.environment import environment
-from pbnn.files import write_json
+from pbnn.files import write_atomic, write_json
 from pbnn.inputs import Points
 from pbnn.methods import points_of
 from pbnn.reporting import write_curves_csv, write_records_csv, write_timings_csv
@@ -94,6 +103,22 @@ def loaded(
     if parts.hashes(task) != cell["splits"]:
         raise ValueError(f"`splits` must be those of the data, got others for {task.name}.")
     return task, points_of(task, parts, where.device)
+
+
+def write_tables(folder: Path, **tables: pd.DataFrame) -> None:
+    """Write each table as a CSV file of its name."""
+    for name, table in tables.items():
+        text = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+        write_atomic(folder / f"{name}.csv", text)
+
+
+def cut(task: Task, **parts: Any) -> Splits:
+    """The published test images apart, or a quarter where nobody has published any.
+
+    `parts` says what of the rest is for features and for the prior, as `split` does.
+    """
+    how: Callable[..., Splits] = split if task.train is None else published_split
+    return how(task, **parts)
 
 
 def about_run(cell: dict[str, Any], task: Task, seconds: dict[str, float]) -> dict[str, Any]:

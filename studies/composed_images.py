@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from pbnn.balance import evaluating, mutual_information
+from pbnn.balance.watching import intercepted
 from pbnn.objectives import Objective
 
 SIDE = 40
@@ -87,25 +89,16 @@ def pixel_information(network: nn.Module, x: Tensor, y: Tensor) -> dict[str, flo
     """Bits that a sign has about the class of its own pixel, by layer: the mean over channels."""
     counts: dict[str, Tensor] = {}
 
-    def count(name: str, mask: Tensor, signs: Tensor) -> None:
+    def count(mask: Tensor, name: str, _: nn.Module, __: Any, signs: Tensor) -> None:
         ones = (signs > 0).double().transpose(0, 1).flatten(1)
         member = F.one_hot(mask.flatten(), 2).double()
         positive, sizes = ones @ member, member.sum(0)
         table = torch.stack([sizes - positive, positive], -1)
         counts[name] = counts.get(name, torch.zeros_like(table)) + table
 
-    layers = {n: m for n, m in network.named_modules() if getattr(m, "sign_methods", ())}
     with evaluating(network):
         for image, mask in zip(x.split(AT_ONCE), y.split(AT_ONCE), strict=True):
-            hooks = [
-                layer.register_forward_hook(
-                    lambda _, given, out, name=name, mask=mask: count(name, mask, out)
-                )
-                for name, layer in layers.items()
-            ]
-            try:
+            see = functools.partial(count, mask)
+            with intercepted(network, see):
                 network(image)
-            finally:
-                for hook in hooks:
-                    hook.remove()
     return {name: float(mutual_information(table).mean()) for name, table in counts.items()}

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 import torch
 from balance_runs import network_of, objective_of
+from common import write_tables
 from measured import saved_bytes, timed
 from torch import Tensor, nn
 
 from pbnn.binarize import RECIPES
-from pbnn.files import write_atomic
 from pbnn.objectives import Objective
 from pbnn.representation import CMIM
 from pbnn.seeding import generator
@@ -31,8 +31,7 @@ ARMS: dict[str, dict[str, Any]] = {
 
 def write_costs(_: list[dict[str, Any]], folder: Path) -> None:
     """Measure and write costs.csv: one row for each variant and n, and one of no contrast."""
-    text = pd.DataFrame(costs()).to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    write_atomic(folder / f"{NAME}.csv", text)
+    write_tables(folder, **{NAME: pd.DataFrame(costs())})
 
 
 def costs() -> list[dict[str, Any]]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from claims import claim, claims_of, claims_table, interval
+from claims import claim, claims_of, claims_table, how_to_read, interval
+from common import write_tables
 from contrastive_costs import NAME as COSTS
 from contrastive_runs import MEASURES
 from matplotlib.figure import Figure
@@ -38,9 +39,7 @@ def draw(folder: Path) -> None:
     frame = pd.DataFrame([record["config"] | record["measures"] for record in records])
     frame["good"] = [row[measure_of(row["network"])] for row in frame.to_dict("records")]
     claims, rows = claims_of(frame, each_recipe, all_recipes, variants), table_of(frame)
-    for name, table in (("table", rows), ("claims", claims)):
-        text = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-        write_atomic(folder / f"{name}.csv", text)
+    write_tables(folder, table=rows, claims=claims)
     costs = pd.read_csv(folder / f"{COSTS}.csv")
     page = page_of(about, frame, rows, claims, costs)
     write_atomic(folder / "contrast.md", page)
@@ -165,9 +164,7 @@ def page_of(
         f"Arms: {arms}. Strengths: {strengths}. Of the pair in the network the least strength that "
         "was tried did best on validation images.\n",
         "## Claims\n",
-        "Differences, the first less the second, of runs that share a seed, their start and their "
-        f"batches; 95% intervals by Student's law, one claim at a time. Of {len(claims)} claims "
-        f"without anything in them, {0.05 * len(claims):.0f} would be decided by chance.\n",
+        how_to_read(claims) + "\n",
         claims_table(claims) + "\n",
     ]
     for (dataset, network), group in rows.groupby(["dataset", "network"], sort=False):

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from claims import claims_of, claims_table, interval
+from claims import claims_of, claims_table, how_to_read, interval
+from common import write_tables
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from pruning_claims import CLAIMS
@@ -38,9 +39,7 @@ def draw(folder: Path) -> None:
         ]
     )
     rows, claims = table_of(frame), claims_of(frame, *CLAIMS)
-    for name, table in (("table", rows), ("claims", claims)):
-        text = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-        write_atomic(folder / f"{name}.csv", text)
+    write_tables(folder, table=rows, claims=claims)
     page = page_of(about, frame, rows, claims, curves)
     write_atomic(folder / "pruning.md", page)
     save(lambda: sparsity_figure(frame), folder / "accuracy_sparsity")
@@ -116,10 +115,7 @@ def page_of(
             blocks_part(frame, curves) + "\n",
             kept_part(kept_of(frame, curves)),
             "## Claims\n",
-            "Differences, the first less the second, of runs that share a seed, their start and "
-            "their batches; 95% intervals by Student's law, one claim at a time: of seeds, on "
-            f"these test images. Of {len(claims)} claims without anything in them, "
-            f"{0.05 * len(claims):.0f} would be decided by chance.\n",
+            how_to_read(claims) + "\n",
             claims_table(claims) + "\n",
         ]
     )

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from claims import claim, claims_of, claims_table, interval
+from claims import claim, claims_of, claims_table, how_to_read, interval
+from common import write_tables
 from matplotlib.figure import Figure
 from self_supervised_arms import ARMS, HELD_OUT
 from tabulate import tabulate
@@ -48,9 +49,7 @@ def draw(folder: Path) -> None:
     frame["seconds"] = frame["key"].map(times)
     curves = curves_from_csv(folder / "curves.csv")
     claims, rows = claims_of(frame, s2_bnn), table_of(frame)
-    for name, table in (("table", rows), ("claims", claims)):
-        text = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-        write_atomic(folder / f"{name}.csv", text)
+    write_tables(folder, table=rows, claims=claims)
     page = page_of(about, frame, rows, claims)
     write_atomic(folder / "self_supervised.md", page)
     save(lambda: probe_figure(frame), folder / "probes")
@@ -130,8 +129,7 @@ def page_of(
         parts.append(arms_table(group) + "\n")
     parts += [
         "## Claims\n",
-        "Differences, the first less the second, of runs that share a seed; 95% intervals by "
-        "Student's law, one claim at a time: of seeds, on these images.\n",
+        how_to_read(claims) + "\n",
         claims_table(claims) + "\n",
     ]
     return "\n".join(parts)

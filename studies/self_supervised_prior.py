@@ -25,8 +25,9 @@ import pandas as pd
 import torch
 from balance_runs import at_once
 from certified_readouts import along_axes, readout_along
+from certified_records import write_certificates
 from claims import claim, claims_of, claims_table
-from common import Places, Where, about_run, carry_out, files_of, loaded
+from common import Places, Where, about_run, carry_out, cut, files_of, loaded, write_tables
 from safetensors.torch import load_file
 from self_supervised_arms import ARMS, Lesson, network_of
 from self_supervised_bnn import PLAIN, SHARED
@@ -34,8 +35,8 @@ from tabulate import tabulate
 from torch import nn
 
 from pbnn.binarize import check_latents
-from pbnn.data import Splits, Task, check_unseen, example_hashes, published_split, split
-from pbnn.files import read_json, write_atomic, write_json
+from pbnn.data import Splits, Task, check_unseen, example_hashes
+from pbnn.files import read_json, write_atomic
 from pbnn.inputs import Points
 from pbnn.reporting import records_from_csv
 from pbnn.representation import features
@@ -115,7 +116,7 @@ class Config(Places):
 
 def halves(task: Task) -> Splits:
     """The published test images apart, or a quarter; of the rest, half for the prior."""
-    return (split if task.train is None else published_split)(task, prior=PRIOR_SHARE)
+    return cut(task, prior=PRIOR_SHARE)
 
 
 def cells_of(config: Config, tasks: dict[str, Task]) -> list[Cell]:
@@ -175,9 +176,9 @@ def extractor_kept(cell: dict[str, Any], kept: Path, points: Points) -> nn.Modul
     """The extractor that the cell names, evaluating; refused if it has seen what certifies."""
     state = load_file(kept / f"{cell['after']}.safetensors")
     seen = {bytes(row).hex() for row in state.pop("seen").tolist()}
-    x, y = points.certification
+    x, _ = points.certification
     check_unseen(seen, x.cpu().numpy())
-    network = network_of(cell, tuple(x.shape[1:]), int(y.max()) + 1)
+    network = network_of(cell, tuple(x.shape[1:]), cell["classes"])
     network.load_state_dict({n.removeprefix("network."): value for n, value in state.items()})
     return network.to(x.device).eval()
 
@@ -195,12 +196,6 @@ def certified(cell: dict[str, Any], points: Points, kept: Path, progress: bool) 
     return result
 
 
-def write_certificates(records: list[dict[str, Any]], folder: Path) -> None:
-    """Write certificates.json, by the keys of their runs."""
-    certificates = {r["key"]: r["certificates"] for r in records if r.get("certificates")}
-    write_json(folder / "certificates.json", {"schema_version": 1} | certificates)
-
-
 PREDICTORS = ("gibbs", "vote", "single")
 
 
@@ -211,9 +206,7 @@ def draw(folder: Path) -> None:
     frame = pd.DataFrame([r["config"] | r["measures"] for r in records if r["config"]["after"]])
     frame["certificate"] = frame["gibbs_certificate"]
     claims, rows = claims_of(frame, certified_better), table_of(frame)
-    for name, table in (("table", rows), ("claims", claims)):
-        text = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-        write_atomic(folder / f"{name}.csv", text)
+    write_tables(folder, table=rows, claims=claims)
     page = page_of(about, frame, rows, claims)
     write_atomic(folder / "priors.md", page)
     print(page)

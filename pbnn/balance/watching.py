@@ -67,7 +67,7 @@ class Watcher:
         slope = getattr(module, "slope", None) if self.full else None
         kept.update(signs, labels, margin, slope)
         if self.full and layer is not None and has_signs(layer) and not layer.real_weights:
-            weight = layer.signs() if layer.mask is None else layer.signs() * layer.mask
+            weight = layer.signs()
             fan_in = weight[0].numel()
             by_channel = weight.flatten(2).sum(2) if weight.ndim > 2 else weight
             # Grouped filters see only some channels; a shift of theirs is not told apart.

@@ -52,10 +52,11 @@ def weight_balance(layer: nn.Module) -> dict[str, float]:
     Parameters
     ----------
     layer : Module
-        With ``signs()``, the signs of its weights, and ``rounded()``, what they are taken of.
+        With ``signs()``, the signs of its weights, 0 for those that are pruned, and ``rounded()``,
+        what they are taken of.
     """
-    kept = getattr(layer, "mask", None)
-    return sign_figures(layer.signs(), layer.rounded(), kept)  # type: ignore[operator]
+    signs: Tensor = layer.signs()  # type: ignore[operator]
+    return sign_figures(signs, layer.rounded(), signs != 0)  # type: ignore[operator]
 
 
 def sign_figures(signs: Tensor, rounded: Tensor, kept: Tensor | None = None) -> dict[str, float]:

@@ -29,15 +29,17 @@ def last_weights(network: nn.Module) -> str:
 @contextlib.contextmanager
 def captured(network: nn.Module, name: str) -> Iterator[dict[str, Tensor]]:
     """The last ``input`` and ``output`` of a module by its name, until the block ends."""
-    names = {name for name, _ in network.named_modules()}
-    if name not in names:
-        raise ValueError(f"`name` must be one of {sorted(names - {''})}, got {name!r}.")
+    try:
+        layer = network.get_submodule(name)
+    except AttributeError as error:
+        names = [each for each, _ in network.named_modules() if each]
+        raise ValueError(f"`name` must be one of {names}, got {name!r}.") from error
     seen: dict[str, Tensor] = {}
 
     def keep(_: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
         seen.update(input=given[0], output=out)
 
-    hook = network.get_submodule(name).register_forward_hook(keep)
+    hook = layer.register_forward_hook(keep)
     try:
         yield seen
     finally:

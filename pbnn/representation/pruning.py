@@ -182,9 +182,9 @@ class Held:
             layer.mask = None
 
 
-@torch.no_grad()
 def _prune(weight: Tensor, mask: Tensor) -> None:
-    weight.mul_(mask)
+    # Unseen by autograd: a second pass, which changes nothing, may come before the gradient.
+    weight.data.mul_(mask)
 
 
 def geometric_sparsities(sparsity: float, rounds: int) -> tuple[float, ...]:

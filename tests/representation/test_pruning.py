@@ -143,6 +143,19 @@ def test_each_pass_is_of_pruned_weights_whatever_moved_them(recipe):
         assert all(not bool(prunable(other)[n][~mask].any()) for n, mask in masks.items())
 
 
+@pytest.mark.parametrize("recipe", [None, "bi_real_net"])
+def test_two_passes_may_come_before_the_gradient(recipe):
+    """As of two views of an image."""
+    network = model() if recipe is None else convert(model(), recipe).network
+    masks = magnitude_masks(prunable(network), 0.8)
+    Held(network, masks)
+    first, second = torch.rand(2, 3, 1, 8, 8, generator=generator(0, "x"))
+    (network(first).square().mean() + network(second).square().mean()).backward()
+    weights = prunable(network)
+    assert all(not bool(weights[name].grad[~mask].any()) for name, mask in masks.items())
+    assert any(bool(weight.grad.any()) for weight in weights.values())
+
+
 def test_masks_are_let_go_when_a_training_fails():
     network = convert(model(), "xnor_net").network
 
