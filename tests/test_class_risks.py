@@ -168,8 +168,19 @@ def test_the_certificate_of_one_network_is_the_formula():
     for nothing in (one, [one]):
         with pytest.raises(ValueError, match="fixed"):
             certify_one(nothing, 30, 400, FIXED, PROVENANCE)
-    with pytest.raises(ValueError, match="vote"):
-        certify_one([one], 30, 400, BUDGET, PROVENANCE, log_ratio=ratio)
+    # Several draws are one draw of several: their log-ratios add up.
+    both = certify_one([one, made], 30, 400, BUDGET, PROVENANCE, log_ratio=2 * ratio)
+    expected = rivasplata(30 / 400, 2 * ratio, 400, delta=0.4 * share)
+    assert (both.predictor, both.bound) == ("drawn vote", pytest.approx(expected, rel=1e-9))
+    verify(Certificate.from_dict(both.to_dict()))
+    # Nothing but the one that is deployed: the whole δ is its own.
+    alone = Budget(0.05, 3, 20, "deployed")
+    prices = ({"log_ratio": ratio}, {"nats": 7.0}, {"fixed": True})
+    for whom, priced in zip((one, [one, made], one), prices, strict=True):
+        only = certify_one(whom, 30, 400, alone, PROVENANCE, **priced)
+        assert only.events == {"deployed": pytest.approx(share, rel=1e-12)}
+        verify(Certificate.from_dict(only.to_dict()))
+    assert only.bound == pytest.approx(clopper_pearson(30, 400, delta=share), rel=1e-9)
     # A drawn and a fixed network are two events, so no budget is spent twice.
     for budget, more in ((BUDGET, {"fixed": True}), (FIXED, {"log_ratio": ratio})):
         with pytest.raises(ValueError, match="family"):
@@ -294,10 +305,12 @@ def test_the_most_probable_network_is_certified_by_the_length_of_its_code():
     verify(Certificate.from_dict(coded.to_dict()))
     with pytest.raises(ValueError, match="binary weights"):
         code_length(readout()[0])
-    for bad, told in (({"log_ratio": 1.0}, "log_ratio"), ({}, "nats"), ({"fixed": True}, "nats")):
-        one = posterior if bad else [posterior, posterior]
+    for bad, told in (({"log_ratio": 1.0}, "log_ratio"), ({"fixed": True}, "nats")):
         with pytest.raises(ValueError, match=told):
-            certify_one(one, 30, 400, budget, PROVENANCE, nats=nats, **bad)
+            certify_one(posterior, 30, 400, budget, PROVENANCE, nats=nats, **bad)
+    several = certify_one([posterior, posterior], 30, 400, budget, PROVENANCE, nats=2 * nats)
+    assert several.predictor == "coded vote"
+    assert several.bound == pytest.approx(occam(30 / 400, 2 * nats, 400, delta=share), rel=1e-9)
     with pytest.raises(ValueError, match="family"):
         certify_one(posterior, 30, 400, BUDGET, PROVENANCE, nats=nats)
 

@@ -113,13 +113,13 @@ class ABCWeights(SignWeights):
         centred = weight - weight.mean()
         return centred + middle * weight.std() if middle else centred
 
-    def forward(self, weight: Tensor) -> Tensor:
-        """The sum of the bases, of the shape of `weight`."""
+    def parts(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The sum of the bases, of the shape of `weight`, which has no scale."""
         with torch.no_grad():
             signs = weight_bases(weight, self.bases)
             scales = base_scales(weight, signs)
             total = torch.tensordot(scales, signs, dims=1)
-        return straight_through(total, scales.sum() * weight)
+        return straight_through(total, scales.sum() * weight), None
 
 
 class ABCActivation(nn.Module):

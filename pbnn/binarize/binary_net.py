@@ -93,10 +93,14 @@ class SignWeights(nn.Module):
         """What the signs of each filter are multiplied by; None for 1."""
         return None
 
+    def parts(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Signs of the shape of `weight`, and the scales (outputs, 1, ...); None for 1."""
+        centred = self.centred(weight)
+        return sign_with_slope(centred, self.slope), self.scale(centred)
+
     def forward(self, weight: Tensor) -> Tensor:
         """Signs times scales, of the shape of `weight`."""
-        centred = self.centred(weight)
-        signs, scale = sign_with_slope(centred, self.slope), self.scale(centred)
+        signs, scale = self.parts(weight)
         return signs if scale is None else scale * signs
 
     def start(self, weight: Tensor) -> None:
@@ -130,10 +134,10 @@ class StochasticWeights(ClippedWeights):
 
     source: Generator | None = None
 
-    def forward(self, weight: Tensor) -> Tensor:
-        """Signs of the shape of `weight`."""
+    def parts(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Signs of the shape of `weight`, without scales."""
         if not self.training:
-            return hard_sign(weight)
+            return hard_sign(weight), None
         if self.source is None:
             raise ValueError("`source` must be a generator for drawn weights: call `set_source`.")
-        return stochastic_sign(weight, self.source)
+        return stochastic_sign(weight, self.source), None

@@ -94,12 +94,35 @@ class _BinaryLayer(nn.Module, ABC):
         return self.weight if self.binariser is None else self.binariser.centred(self.weight)
 
     def signs(self) -> Tensor:
-        """The signs of the weights alone."""
-        return hard_sign(self.rounded())
+        """The signs of the weights alone; 0 where a mask prunes them."""
+        signs = hard_sign(self.rounded())
+        return signs if self.mask is None else signs * self.mask
+
+    def parts(self) -> tuple[Tensor, Tensor | None]:
+        """The weights that are multiplied as signs, and the scale of each filter; None for 1.
+
+        Where weights are not signs times scales (real ones, several bases) they are all of it.
+        """
+        if self.binariser is None or self.real_weights:
+            return self.weight, None
+        signs, scale = self.binariser.parts(self.weight)
+        return (signs if self.mask is None else signs * self.mask), scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pre-activations."""
-        return self.product(x if self.activation is None else self.activation(x))
+        """Pre-activations.
+
+        In evaluation mode signs are multiplied first, which is exact, then scaled: a sum that is 0
+        is 0 then, and its sign +1.
+        """
+        x = x if self.activation is None else self.activation(x)
+        if self.training:
+            return self.product(x)
+        signs, scale = self.parts()
+        made = self.product(x, signs)
+        by_channel = (-1, *(1,) * (made.ndim - 2))
+        if scale is not None:
+            made = made * scale.reshape(by_channel)
+        return made if self.bias is None else made + self.bias.view(by_channel)
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *more: Any) -> None:
         """Weights that come without what makes their signs start as they would in `convert`."""

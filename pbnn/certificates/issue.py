@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
 from pbnn.bounds import clopper_pearson, exact
 from pbnn.certificates.complexity import is_prior, kl_upper, least_loss_of_right_vote
+from pbnn.certificates.known import certify_known, check_splits
 from pbnn.certificates.statement import (
-    EVENTS,
-    PREDICTORS,
-    SHARES,
     Budget,
     Certificate,
     Provenance,
@@ -103,12 +102,11 @@ def certify_one(
     ----------
     networks : module, or sequence of modules
         The very network whose errors are given, with the batch normalisation that it predicts with.
-        Several are a vote, all of them known before the points: an event of its own, with its own
-        share of δ.
+        Several are a vote, of which the log-ratios, or the lengths of codes, are summed up.
     errors, n : int
         Errors among the certification points, one whose class rounding leaves open among them.
     budget : Budget
-        Of the family "classes" for a draw, "coded" for a code, or "fixed".
+        Of the family "classes" for a draw, "coded" for a code, "fixed", or "deployed" for any.
     provenance : Provenance
     log_ratio : float, optional
         `log_ratio_upper` of its weights: one draw, its seed fixed beforehand.
@@ -128,32 +126,9 @@ def certify_one(
     several = list(networks) if isinstance(networks, Sequence) else [networks]
     for network in several:
         check_statistics(network, provenance)
-    if not 0 <= errors <= n or n < 1:
-        raise ValueError(f"`errors` must lie in 0, …, n, got {errors} of {n}.")
-    priced = {"rivasplata": log_ratio, "occam": nats}
-    given = {theorem: price for theorem, price in priced.items() if price is not None}
-    if len(given) + fixed != 1 or (vote and given):
-        raise ValueError(
-            "`log_ratio`, `nats` or `fixed` must be given, one of them, for a vote `fixed`, got "
-            f"{log_ratio}, {nats} and {fixed}."
-        )
-    theorem, kl = given.popitem() if given else ("clopper_pearson", 0.0)
-    events = budget.events(exact=True)
-    event = EVENTS[PREDICTORS[theorem][vote]]
-    if event not in events:
-        pays = [family for family, shares in SHARES.items() if event in shares.get(True, {})]
-        raise ValueError(f"`budget` must be of a family of {pays}, got {budget.family!r}.")
-    return stated(
-        theorem,
-        int(vote),
-        network=" ".join(fingerprint(network) for network in several),
-        risk=errors / n,
-        kl=kl,
-        n=n,
-        budget=budget,
-        events=events,
-        provenance=provenance,
-    )
+    identity = " ".join(fingerprint(network) for network in several)
+    prices: dict[str, Any] = {"log_ratio": log_ratio, "nats": nats, "fixed": fixed}
+    return certify_known(identity, errors, n, budget, provenance, vote=vote, **prices)
 
 
 def check_statistics(network: nn.Module, provenance: Provenance) -> None:
@@ -167,14 +142,7 @@ def check_statistics(network: nn.Module, provenance: Provenance) -> None:
     ValueError
         If not.
     """
-    allowed = {provenance.splits.get(name) for name in ("prior", "feature")} - {None}
-    if odd := statistics_splits(network) - allowed:
-        of_what = {split: name for name, split in provenance.splits.items()}
-        told = sorted("not frozen" if s is None else of_what.get(s, "unknown") for s in odd)
-        raise ValueError(
-            "`network` must have batch normalisation frozen on the prior's or the feature split, "
-            f"got {', '.join(told)}."
-        )
+    check_splits(statistics_splits(network), provenance)
 
 
 def _close(

@@ -7,10 +7,10 @@ import math
 import os
 import platform
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 import pbnn
 from pbnn.bounds import (
@@ -49,6 +49,7 @@ SHARES: dict[str, dict[bool, dict[str, float]]] = {
         True: {"gibbs": 0.5, "single": 0.25, "coded": 0.25},
         False: {"gibbs": 0.4, "gibbs_draws": 0.1, "single": 0.25, "coded": 0.25},
     },
+    "deployed": {True: {"deployed": 1.0}},
 }
 """Share of δ of each event, by the family of predictors that are certified together and by whether
 the risks are exact. Of two classes the second-order bound rarely wins, so it gets little."""
@@ -70,20 +71,28 @@ PREDICTORS = {
     "derandomised": ("vote", "vote of trees"),
     "tandem": ("vote", "vote of trees"),
     "recursive": ("randomised network",),
-    "rivasplata": ("drawn network",),
+    "rivasplata": ("drawn network", "drawn vote"),
     "clopper_pearson": ("fixed network", "fixed vote"),
     "chernoff": ("fixed randomised network",),
-    "occam": ("coded network",),
+    "occam": ("coded network", "coded vote"),
 }
 """Whom a theorem speaks of: networks with one set of weights, or a `PBGNet` of several layers."""
 
 EVENTS = {
     "drawn network": "single",
+    "drawn vote": "single",
     "fixed network": "fixed",
     "fixed vote": "fixed_vote",
     "coded network": "coded",
+    "coded vote": "coded",
 }
-"""On which share of δ the certificate of one known predictor stands."""
+"""On which share of δ the certificate of one known predictor stands, if there are several."""
+
+
+def event_of(predictor: str, events: dict[str, float]) -> str:
+    """The event that the certificate of one known predictor stands on."""
+    return "deployed" if "deployed" in events else EVENTS[predictor]
+
 
 
 @dataclass(frozen=True)
@@ -100,19 +109,20 @@ class Budget:
         Length of the list of priors the reported one was chosen from, with these data in sight;
         divides δ once more, that is, costs ln(choices) nats. The list must be fixed beforehand:
         nothing pays for a prior that was made from the certificates of others.
-    family : {"signs", "classes", "coded", "fixed", "recursive"}
+    family : {"signs", "classes", "coded", "fixed", "recursive", "deployed"}
         Which predictors share δ, a key of `SHARES`. "signs": random network and vote of two
         classes. Of several classes, "classes": random network, its vote, and one drawn network;
         "coded": random network, one drawn, and the most probable one by the length of its code;
         "fixed": a random network, one network and one vote that were fixed beforehand; "recursive":
-        a random network at the end of a chain of priors. Each event is for one certificate: two
+        a random network at the end of a chain of priors; "deployed": the one network or vote that is
+        deployed, drawn, coded or fixed, and nothing beside it. Each event is for one certificate: two
         drawn networks need two budgets.
     """
 
     delta: float = 0.05
     seeds: int = 1
     choices: int = 1000
-    family: Literal["signs", "classes", "coded", "fixed", "recursive"] = "signs"
+    family: Literal["signs", "classes", "coded", "fixed", "recursive", "deployed"] = "signs"
 
     def each(self) -> float:
         """Probability of failure left for one network: δ/(seeds · choices), rounded down."""
@@ -153,8 +163,8 @@ class Certificate:
     predictor : str
         "randomised network" or "randomised tree" (a fresh one of the posterior for every
         prediction), "vote" or "vote of trees" (the sign of the aggregate, or the most frequent
-        class), "drawn network" (drawn once, after the posterior was fixed), "coded network" (any
-        that has a code), "fixed network", "fixed vote" or "fixed randomised network" (known before
+        class), "drawn network" and "drawn vote" (drawn once, after the posterior was fixed; of a
+        vote all members), "coded network" and "coded vote" (any that have a code), "fixed network", "fixed vote" or "fixed randomised network" (known before
         the certification points were): see `PREDICTORS`.
     bound : float
         The predictor's risk is at most this, with probability at least 1 − δ/(seeds · choices)
@@ -171,7 +181,7 @@ class Certificate:
         Allowance for floating-point error, included in `risk_upper`.
     kl : float
         KL(Q‖P) in nats, rounded up; of a drawn network ln dQ/dP, of a coded one the length of its
-        code, of a fixed one 0; of "recursive" the sum over its steps.
+        code, of a vote the sum over its members, of a fixed one 0; of "recursive" the sum over its steps.
     n : int
         Size of the certification split.
     lower_right : float
@@ -343,16 +353,16 @@ def _bound(c: Certificate) -> float:
     if c.theorem == "tandem":
         return exact.upper(tandem, risk, kl, n, delta=events["tandem"])
     if c.theorem == "rivasplata":
-        return exact.upper(rivasplata, risk, kl, n, delta=events[EVENTS[c.predictor]])
+        return exact.upper(rivasplata, risk, kl, n, delta=events[event_of(c.predictor, events)])
     if c.theorem == "occam":
-        return exact.upper(occam, risk, kl, n, delta=events[EVENTS[c.predictor]])
+        return exact.upper(occam, risk, kl, n, delta=events[event_of(c.predictor, events)])
     if c.theorem == "recursive":
         frequencies, kls, sizes = ([s[name] for s in c.steps] for name in ("frequency", "kl", "n"))
         gammas = [step["gamma"] for step in c.steps[1:]]
         shares = {"delta": events["gibbs"], "delta_mc": events["gibbs_draws"]}
         return exact.upper(recursive, frequencies, kls, sizes, gamma=gammas, **shares)
     if c.theorem == "clopper_pearson":
-        delta = events[EVENTS[c.predictor]]
+        delta = events[event_of(c.predictor, events)]
         return exact.upper(clopper_pearson, round(c.risk * n), n, delta=delta)
     if c.theorem == "chernoff":
         return exact.upper(monte_carlo, risk, n, delta=events["gibbs"])
@@ -370,5 +380,13 @@ def versions() -> dict[str, str]:
     return {
         "pbnn": pbnn.__version__,
         "python": platform.python_version(),
-        "torch": str(torch.__version__),
+        "torch": _version("torch"),
     }
+
+
+def _version(package: str) -> str:
+    """Of a package that is not imported for it; "" where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""

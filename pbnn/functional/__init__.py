@@ -17,6 +17,8 @@ from pbnn.functional.normalisation import (
     Threshold,
     batch_norm,
     batch_statistics,
+    order_of,
+    ordered,
     threshold,
 )
 from pbnn.functional.pooling import average_pool, max_pool, max_pool_sampled
@@ -60,6 +62,8 @@ __all__ = [
     "max_pool_sampled",
     "mean_of",
     "normalised_sign",
+    "order_of",
+    "ordered",
     "sample_positions",
     "sample_signs",
     "sign",

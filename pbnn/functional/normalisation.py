@@ -110,26 +110,38 @@ def threshold(statistics: Statistics, gamma: Tensor, beta: Tensor, eps: float) -
     """
     one = torch.ones_like(gamma)
     direction = torch.where(gamma < 0, -one, one)
-    low, high = -_order(torch.finfo(gamma.dtype).max * one), _order(torch.inf * one)
+    low, high = -order_of(torch.finfo(gamma.dtype).max * one), order_of(torch.inf * one)
     always, never = low, high
     while bool((low < high).any()):
         middle = (low & high) + ((low ^ high) >> 1)  # their mean, without overflow
-        a = direction * _ordered(middle, gamma.dtype)
+        a = direction * ordered(middle, gamma.dtype)
         up = torch.as_tensor(batch_norm(a[None], statistics, gamma, beta, eps))[0] >= 0
         low, high = torch.where(up, low, middle + 1), torch.where(up, middle, high)
-    level = torch.where(low == always, -torch.inf, _ordered(low, gamma.dtype))
+    level = torch.where(low == always, -torch.inf, ordered(low, gamma.dtype))
     level = torch.where(low == never, torch.inf, level)
     return Threshold(direction * level, direction)
 
 
-def _order(x: Tensor) -> Tensor:
-    """The place of floats among all floats, as integers of as many bits; 0 for both zeros."""
+def order_of(x: Tensor) -> Tensor:
+    """The place of floats among all floats, as integers of as many bits; 0 for both zeros.
+
+    Examples
+    --------
+    >>> order_of(torch.tensor([-0.0, 0.0, 1e-45]))
+    tensor([0, 0, 1], dtype=torch.int32)
+    """
     bits = x.view(torch.int64 if x.element_size() == 8 else torch.int32)
     return torch.where(bits >= 0, bits, torch.iinfo(bits.dtype).min - bits)
 
 
-def _ordered(place: Tensor, dtype: torch.dtype) -> Tensor:
-    """The floats at places that `_order` gives."""
+def ordered(place: Tensor, dtype: torch.dtype) -> Tensor:
+    """The floats at places that `order_of` gives.
+
+    Examples
+    --------
+    >>> ordered(order_of(torch.tensor([1.5])), torch.float32)
+    tensor([1.5000])
+    """
     least = torch.iinfo(place.dtype).min
     return torch.where(place >= 0, place, least - place).view(dtype)
 
