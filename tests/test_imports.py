@@ -34,8 +34,9 @@ RANKS = [
     {"evaluation", "objectives", "sampled"},
     {"class_risks", "distillation"},
     {"certificates", "gradients", "representation", "training"},
-    {"environment", "ledger", "sweep"},
+    {"environment", "ledger", "packed", "sweep"},
     {"methods", "reporting", "study"},
+    {"cli", "export"},
 ]
 # Rooms that keep to less than their line allows.
 ONLY = {
@@ -56,6 +57,11 @@ ONLY = {
     "representation": {"binarize", "distillation", "objectives"},
     "gradients": {"functional", "networks", "objectives"},
     "cluster": set(),
+    "packed": {
+        *("baselines", "binarize", "certificates", "data", "files", "functional", "layers"),
+        "networks",
+    },
+    "export": {"files", "packed"},
     "sweep": {"cluster", "files"},
     "ledger": {"files"},
     "environment": set(),

@@ -94,7 +94,6 @@ def event_of(predictor: str, events: dict[str, float]) -> str:
     return "deployed" if "deployed" in events else EVENTS[predictor]
 
 
-
 @dataclass(frozen=True)
 class Budget:
     """How the probability of failure δ is spent in a study.
@@ -114,9 +113,9 @@ class Budget:
         classes. Of several classes, "classes": random network, its vote, and one drawn network;
         "coded": random network, one drawn, and the most probable one by the length of its code;
         "fixed": a random network, one network and one vote that were fixed beforehand; "recursive":
-        a random network at the end of a chain of priors; "deployed": the one network or vote that is
-        deployed, drawn, coded or fixed, and nothing beside it. Each event is for one certificate: two
-        drawn networks need two budgets.
+        a random network at the end of a chain of priors; "deployed": the one network or vote that
+        is deployed, drawn, coded or fixed, and nothing beside it. Each event is for one
+        certificate: two drawn networks need two budgets.
     """
 
     delta: float = 0.05
@@ -164,8 +163,9 @@ class Certificate:
         "randomised network" or "randomised tree" (a fresh one of the posterior for every
         prediction), "vote" or "vote of trees" (the sign of the aggregate, or the most frequent
         class), "drawn network" and "drawn vote" (drawn once, after the posterior was fixed; of a
-        vote all members), "coded network" and "coded vote" (any that have a code), "fixed network", "fixed vote" or "fixed randomised network" (known before
-        the certification points were): see `PREDICTORS`.
+        vote all members), "coded network" and "coded vote" (any that have a code), "fixed network",
+        "fixed vote" or "fixed randomised network" (known before the certification points were): see
+        `PREDICTORS`.
     bound : float
         The predictor's risk is at most this, with probability at least 1 − δ/(seeds · choices)
         for this network alone, and 1 − δ for all that `budget` counts.
@@ -181,7 +181,8 @@ class Certificate:
         Allowance for floating-point error, included in `risk_upper`.
     kl : float
         KL(Q‖P) in nats, rounded up; of a drawn network ln dQ/dP, of a coded one the length of its
-        code, of a vote the sum over its members, of a fixed one 0; of "recursive" the sum over its steps.
+        code, of a vote the sum over its members, of a fixed one 0; of "recursive" the sum over its
+        steps.
     n : int
         Size of the certification split.
     lower_right : float

@@ -1,7 +1,7 @@
 """Networks of signs as bits: packed, run, written to files, certified as they are deployed.
 
-Running and loading need NumPy alone, and are fast with numba (`pip install 'pbnn[fast]'`); packing a
-network of torch needs torch.
+Running and loading need NumPy alone, and are fast with numba (`pip install 'pbnn[fast]'`); packing
+a network of torch needs torch.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = [
     "PackedNetwork",
     "available",
     "certify",
+    "error_on_test",
     "load",
     "pack",
     "save",
-    "error_on_test",
     "verify",
 ]
 

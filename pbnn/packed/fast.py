@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pbnn.packed.bits import Array, Words, pack_bits, words_of
-from pbnn.packed.geometry import pooled, surrounded
-from pbnn.packed.kernels import bytes_of_windows, rows_of_filters
+from pbnn.packed.geometry import Geometry, pooled, surrounded
+from pbnn.packed.kernels import rows_of_filters
 from pbnn.packed.layers import PIXEL, BitLayer, Scores
 from pbnn.packed.panels import QUAD, rounded_up
 
@@ -22,7 +22,7 @@ AT_ONCE = 2**24
 
 
 class _Places(NamedTuple):
-    """Where rows and their segments are, in words, or quads of bytes."""
+    """Where rows and their segments are, in words or bytes, and words or quads of a segment."""
 
     stride: int
     starts: Array
@@ -54,7 +54,7 @@ def _run(layer: BitLayer, x: Array, threads: int) -> Array:
             given,
             *places,
             layer.filters,
-            layer.mask,
+            layer.kernel_mask,
             halves,
             layer.limits,
             layer.kinds,
@@ -85,46 +85,42 @@ def _of_signs(layer: BitLayer, x: Words) -> tuple[Array, _Places]:
     shape = layer.geometry
     if any(shape.border) and shape.filling > 0:
         filling = pack_bits(np.ones(shape.image[0], bool))
-        top, bottom, left, right = shape.border
-        n, height, width, words = x.shape
-        whole = np.empty((n, height + top + bottom, width + left + right, words), np.uint32)
-        whole[:] = filling
+        top, _, left, _ = shape.border
+        _, height, width, _ = x.shape
+        whole = np.zeros((1, *x.shape[1:3], 1), bool)
+        whole = np.where(surrounded(shape, whole, True), filling, np.uint32(0))
+        whole = np.repeat(whole, len(x), axis=0)
         whole[:, top : top + height, left : left + width] = x
         x = whole
     else:
         x = surrounded(shape, x, 0)
-    x = np.ascontiguousarray(x)
-    _, height, width, words = x.shape
-    (rows, columns), (down, across) = shape.positions, shape.stride
-    starts = (np.arange(rows)[:, None] * down * width + np.arange(columns) * across) * words
-    (row, column), (tall, wide) = shape.dilation, shape.kernel
-    if wide == width and row == column == 1:
-        offsets, length = np.zeros(1, np.int64), tall * wide * words
-    elif column == 1:
-        offsets, length = np.arange(tall) * row * width * words, wide * words
-    else:
-        offsets = (np.arange(tall)[:, None] * row * width + np.arange(wide) * column) * words
-        length = words
-    stride = height * width * words
-    return x.reshape(-1), _Places(stride, starts.reshape(-1), offsets.reshape(-1), length)
+    words = x.shape[-1]
+    pixels = shape.segments[1]
+    return np.ascontiguousarray(x).reshape(-1), _places(shape, words, pixels * words)
 
 
 def _of_bytes(layer: BitLayer, x: Array) -> tuple[Array, _Places]:
-    """What each filter sees of bytes, in whole quads."""
+    """Bytes with their border, and where the quads of each row are in them."""
     shape = layer.geometry
-    count, quads = math.prod(shape.positions), -(-shape.fan_in // QUAD)
-    places = _Places(
-        count * quads,
-        np.arange(count) * quads,
-        np.zeros(1, np.int64),
-        quads,
-    )
-    x = np.ascontiguousarray(surrounded(shape, x, PIXEL * shape.filling))
-    if count == 1 and shape.fan_in == QUAD * quads and x[0].size == shape.fan_in:
-        return x.reshape(-1), places
-    seen = np.zeros((len(x), count, QUAD * quads), np.uint8)
-    bytes_of_windows(x, *shape.kernel, *shape.stride, *shape.dilation, shape.positions[1], seen)
-    return seen.reshape(-1), places
+    channels = shape.image[0]
+    size = shape.segments[1] * channels
+    flat = np.ascontiguousarray(surrounded(shape, x, PIXEL * shape.filling)).reshape(-1)
+    if size % QUAD:  # the last quad of the last row reads beyond it
+        flat = np.append(flat, np.zeros(QUAD, np.uint8))
+    return flat, _places(shape, channels, -(-size // QUAD))
+
+
+def _places(shape: Geometry, pixel: int, length: int) -> _Places:
+    """Where rows and segments are, of so many words or bytes a pixel; `length` of a segment."""
+    top, bottom, left, right = shape.border
+    height, width = shape.image[1] + top + bottom, shape.image[2] + left + right
+    (rows, columns), (down, across) = shape.positions, shape.stride
+    starts = (np.arange(rows)[:, None] * down * width + np.arange(columns) * across) * pixel
+    (row, column), (tall, wide) = shape.dilation, shape.kernel
+    corners = (np.arange(tall)[:, None] * row * width + np.arange(wide) * column) * pixel
+    count, _ = shape.segments
+    offsets = corners.reshape(-1)[:: tall * wide // count]
+    return _Places(height * width * pixel, starts.reshape(-1), offsets.copy(), length)
 
 
 def _in_threads(work: functools.partial[None], rows: int, threads: int) -> None:

@@ -177,8 +177,10 @@ def _layer(record: Any, prefix: str, tensors: dict[str, Array]) -> Layer:
             )
         return array.astype(dtype, copy=False)
 
-    tail = _scores(record, geometry, take) if "steps" in record else _thresholds(
-        record, geometry, take
+    tail = (
+        _scores(record, geometry, take)
+        if "steps" in record
+        else _thresholds(record, geometry, take)
     )
     if kind == "real":
         _require(record["weights"] in ("float32", "float64"), "weights", record["weights"])
@@ -202,7 +204,9 @@ def _layer(record: Any, prefix: str, tensors: dict[str, Array]) -> Layer:
 def _geometry(record: Any) -> Geometry:
     names = {each.name for each in dataclasses.fields(Geometry)}
     _same_keys("geometry", record, names)
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in record.items()}
+    values: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in record.items()
+    }
     return Geometry(**values)
 
 

@@ -119,8 +119,17 @@ class Geometry:
         return self.pool != (1, 1) or self.pool_stride != (1, 1)
 
     @functools.cached_property
+    def segments(self) -> Pair:
+        """What a filter sees in parts that lie one after another: how many, and pixels of each."""
+        (tall, wide), (row, column) = self.kernel, self.dilation
+        across = self.image[2] + self.border[2] + self.border[3]
+        if wide == across and row == column == 1:
+            return 1, tall * wide
+        return (tall, wide) if column == 1 else (tall * wide, 1)
+
+    @functools.cached_property
     def patterns(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Which taps of a filter meet the image, as it happens, and which of these each position has.
+        """Which taps of a filter meet the image, as it happens, and which case each position is.
 
         Shapes (patterns, *kernel) and (positions,): one pattern within, others at a border of 0.
         """
@@ -151,7 +160,7 @@ def surrounded(geometry: Geometry, x: Array, filling: object) -> Array:
     if not any(geometry.border):
         return x
     around = ((0, 0), (top, bottom), (left, right), (0, 0))
-    return np.pad(x, around, constant_values=filling)  # type: ignore[call-overload, no-any-return]
+    return np.pad(x, around, constant_values=filling)  # type: ignore[call-overload]
 
 
 def windows(geometry: Geometry, x: Array, filling: object) -> Array:
@@ -179,7 +188,8 @@ def pooled(geometry: Geometry, x: Array, every: Array | None = None) -> Array:
             part = part[:, :rows, :columns]
             some = part if some is None else some | part
             whole = part if whole is None else whole & part
-    assert some is not None and whole is not None
+    assert some is not None
+    assert whole is not None
     if every is None or not every.any():
         return np.ascontiguousarray(some)
     return np.where(every, whole, some) if x.dtype == bool else (some & ~every) | (whole & every)

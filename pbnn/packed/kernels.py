@@ -29,8 +29,8 @@ def rows_of_filters(  # type: ignore[no-untyped-def]
     x : array of uint32, or of uint8
         Words of bits, or bytes.
     stride, starts, offsets, words
-        Of `x` in words, or quads of bytes: from one image to the next, from its start to the row of
-        each position, from there to each segment, and how many a segment has.
+        In words of `x`, or bytes: from one image to the next, from its start to the row of each
+        position, from there to each segment; and how many words, or quads of bytes, a segment has.
     panel, mask : array of uint8; a mask may be None
         Of filters in chunks of 64, then 32 or 16 of those left, each (segments, words, chunk).
     halves : int
@@ -78,11 +78,17 @@ def rows_of_filters(  # type: ignore[no-untyped-def]
                     row_out + g3 * across,
                 )[:ROWS]
                 if left >= 64:
-                    block(4, x, offsets, segments, words, panel, mask, out, places, at, limits, outs)
+                    block(
+                        4, x, offsets, segments, words, panel, mask, out, places, at, limits, outs
+                    )
                 elif left >= 32:
-                    block(2, x, offsets, segments, words, panel, mask, out, places, at, limits, outs)
+                    block(
+                        2, x, offsets, segments, words, panel, mask, out, places, at, limits, outs
+                    )
                 else:
-                    block(1, x, offsets, segments, words, panel, mask, out, places, at, limits, outs)
+                    block(
+                        1, x, offsets, segments, words, panel, mask, out, places, at, limits, outs
+                    )
             chunk += 64 if left >= 64 else 32 if left >= 32 else 16
 
 
@@ -97,20 +103,3 @@ def ordered_products(x, weight, out, lo, hi):  # type: ignore[no-untyped-def]
             value = x[row, k]
             for filter in range(filters):
                 out[row, filter] += value * weight[k, filter]
-
-
-@njit(**OPTIONS)
-def bytes_of_windows(  # type: ignore[no-untyped-def]
-    x, tall, wide, down, across, row, column, columns, out
-):
-    """What each filter sees of images (n, height, width, channels), into (n, positions, bytes)."""
-    channels = x.shape[3]
-    for image in range(out.shape[0]):
-        for position in range(out.shape[1]):
-            y, z = position // columns * down, position % columns * across
-            at = 0
-            for i in range(tall):
-                for j in range(wide):
-                    for channel in range(channels):
-                        out[image, position, at] = x[image, y + i * row, z + j * column, channel]
-                        at += 1

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pbnn.packed.bits import Array, pack_bits, signs_of, unpack_bits, words_of
 from pbnn.packed.geometry import Geometry
 from pbnn.packed.panels import (
+    QUAD,
     Panels,
     bits_of_panels,
     panels_of_bits,
@@ -153,18 +154,21 @@ class BitLayer:
 
         def panels(bits: NDArray[np.bool_]) -> Panels:
             if input == "uint8":
-                return panels_of_bits(bits.reshape(len(bits), -1))
+                return panels_of_bits(bits.reshape(len(bits), geometry.segments[0], -1))
             return panels_of_words(pack_bits(bits).reshape(len(bits), -1))
 
+        filters = panels(last < 0 if input == "uint8" else last > 0)
         mask = None if (last != 0).all() else panels(last != 0)
-        return cls(geometry, input, panels(last < 0 if input == "uint8" else last > 0), mask, tail, name)
+        return cls(geometry, input, filters, mask, tail, name)
 
     def bits(self, panels: Panels) -> NDArray[np.bool_]:
         """Bits of panels, (width, height, width, channels)."""
         shape = self.geometry
         sizes = (shape.width, *shape.kernel, shape.image[0])
         if self.input == "uint8":
-            return bits_of_panels(panels, shape.width, shape.fan_in).reshape(sizes)
+            segments, pixels = shape.segments
+            bits = bits_of_panels(panels, shape.width, segments, pixels * shape.image[0])
+            return bits.reshape(sizes)
         words = words_of_panels(panels, shape.width).reshape(*sizes[:-1], -1)
         return unpack_bits(words, shape.image[0])
 
@@ -172,6 +176,15 @@ class BitLayer:
         """The weights as numbers, (width, height, width, channels)."""
         signs = signs_of(self.bits(self.filters) ^ (self.input == "uint8"), dtype)
         return signs if self.mask is None else signs * self.bits(self.mask)
+
+    @functools.cached_property
+    def kernel_mask(self) -> Panels | None:
+        """`mask`, or that of the bytes beyond the last of a segment, which are read with it."""
+        segments, pixels = self.geometry.segments
+        size = pixels * self.geometry.image[0]
+        if self.mask is not None or self.input == "signs" or size % QUAD == 0:
+            return self.mask
+        return panels_of_bits(np.ones((self.geometry.width, segments, size), bool))
 
     @functools.cached_property
     def base(self) -> NDArray[np.int64]:

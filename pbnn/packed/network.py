@@ -163,7 +163,7 @@ class PackedNetwork:
         return int(np.count_nonzero(wrong))
 
     def export_bits(self) -> dict[str, NDArray[np.int8]]:
-        """Weights by the names of their layers, −1, +1 and 0 where pruned, shaped as torch has them.
+        """Weights by the names of their layers, −1, +1 and 0 where pruned, in torch's shape.
 
         Those of several members are numbered. Layers of real weights are not among them.
         """
@@ -238,7 +238,7 @@ def described(layer: Layer) -> dict[str, Any]:
         record["steps"] = [name for name, _ in tail.steps]
     else:
         record["places"] = len(tail.level) > 1
-    return json.loads(json.dumps(record))  # type: ignore[no-any-return]
+    return json.loads(json.dumps(record))
 
 
 def arrays(layer: Layer) -> dict[str, Array]:

@@ -68,17 +68,17 @@ def words_of_panels(panels: Panels, width: int) -> Words:
 
 
 def panels_of_bits(bits: NDArray[np.bool_]) -> Panels:
-    """Panels of filters (width, inputs) that meet bytes.
+    """Panels of filters (width, segments, inputs) that meet bytes; segments are whole quads.
 
     Examples
     --------
-    >>> panels = panels_of_bits(np.array([[True, False, True]]))
-    >>> len(panels), bits_of_panels(panels, 1, 3)
-    (8, array([[ True, False,  True]]))
+    >>> panels = panels_of_bits(np.array([[[True, False, True]]]))
+    >>> len(panels), bits_of_panels(panels, 1, 1, 3)
+    (8, array([[[ True, False,  True]]]))
     """
-    width, inputs = bits.shape
-    whole = np.pad(bits, ((0, rounded_up(width) - width), (0, -inputs % QUAD)))
-    groups = whole.reshape(-1, GROUP, whole.shape[1] // QUAD, QUAD).transpose(0, 2, 1, 3)
+    width, _, inputs = bits.shape
+    whole = np.pad(bits, ((0, rounded_up(width) - width), (0, 0), (0, -inputs % QUAD)))
+    groups = whole.reshape(len(whole) // GROUP, GROUP, -1, QUAD).transpose(0, 2, 1, 3)
     octets = pack_bits(groups.reshape(*groups.shape[:2], -1)).view(np.uint8)  # group, quad, 8 bytes
     parts = []
     for part in chunks(width):
@@ -87,9 +87,9 @@ def panels_of_bits(bits: NDArray[np.bool_]) -> Panels:
     return np.concatenate(parts)
 
 
-def bits_of_panels(panels: Panels, width: int, inputs: int) -> NDArray[np.bool_]:
-    """The filters (width, inputs) of panels that meet bytes."""
-    quads = -(-inputs // QUAD)
+def bits_of_panels(panels: Panels, width: int, segments: int, inputs: int) -> NDArray[np.bool_]:
+    """The filters (width, segments, inputs) of panels that meet bytes."""
+    quads = segments * -(-inputs // QUAD)
     parts = []
     for part in chunks(width):
         groups = (part.stop - part.start) // GROUP
@@ -98,5 +98,5 @@ def bits_of_panels(panels: Panels, width: int, inputs: int) -> NDArray[np.bool_]
         octets = panels[start : start + groups * size].reshape(quads, groups, 8)
         bits = np.unpackbits(octets, axis=-1, bitorder="little").astype(bool)
         each = bits.reshape(quads, groups, GROUP, QUAD).transpose(1, 2, 0, 3)
-        parts.append(each.reshape(groups * GROUP, -1))
-    return np.concatenate(parts)[:width, :inputs]
+        parts.append(each.reshape(groups * GROUP, segments, -1))
+    return np.concatenate(parts)[:width, :, :inputs]

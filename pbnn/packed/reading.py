@@ -17,7 +17,6 @@ from pbnn.baselines import Classifier
 from pbnn.binarize.layers import (
     BinaryActivation,
     BinaryConv2d,
-    BinaryLinear,
     _BinaryLayer,
 )
 from pbnn.binarize.react_net import RPReLU
@@ -193,18 +192,16 @@ def _packed(
     return (given, kind), tuple(layers)
 
 
-def _layer(
-    stage: Stage, at: tuple[int, int, int], reads: str, scale: float, last: bool
-) -> Layer:
+def _layer(stage: Stage, at: tuple[int, int, int], reads: str, scale: float, last: bool) -> Layer:
     """A stage whose inputs are of this shape and kind."""
     weight = stage.weight.detach().cpu()
     geometry = _geometry(stage, at)
-    if reads == "uint8" and any(geometry.border) and geometry.filling:
-        if geometry.filling < 0 or abs(PIXEL * scale - 1) > 1e-9:
-            raise ValueError(
-                f"`input` must be 'real' where images are surrounded by {geometry.filling}, which "
-                f"is no byte times {scale:.6g}."
-            )
+    around = geometry.filling if reads == "uint8" and any(geometry.border) else 0
+    if around < 0 or (around > 0 and abs(PIXEL * scale - 1) > 1e-9):
+        raise ValueError(
+            f"`input` must be 'real' where images are surrounded by {around}, which is no byte "
+            f"times {scale:.6g}."
+        )
     if not stage.moves:
         weight = weight.reshape(len(weight), geometry.image[0], *geometry.kernel)
     groups = stage.moves.get("groups", 1)
@@ -441,9 +438,9 @@ def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
     known = (*weights, nn.MaxPool2d, nn.Flatten, *CONSTANT, *RISING, *RECTIFIED)
     if not isinstance(module, known):
         raise ValueError(
-            "`network` must be a chain (torch.nn.Sequential) of dense layers, convolutions, maximum "
-            f"pooling, normalisation and activations that rise, got {name or 'a'} "
-            f"{type(module).__name__}."
+            "`network` must be a chain (torch.nn.Sequential) of dense layers, convolutions, "
+            "maximum pooling, normalisation and activations that rise, got "
+            f"{name or 'a'} {type(module).__name__}."
         )
     yield name, module
 
@@ -494,7 +491,7 @@ class _Margin(nn.Module):
         self.activation, self.shifts = activation, parts
 
     def forward(self, x: Tensor) -> Tensor:
-        margin: Tensor = self.activation.margin(x)  # type: ignore[operator]
+        margin: Tensor = self.activation.margin(x)
         return margin
 
 

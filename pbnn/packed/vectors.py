@@ -17,7 +17,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 16
-_HOST = {} if config.CPU_NAME or config.CPU_FEATURES else dict(binding.get_host_cpu_features())
+_CHOSEN: bool = bool(getattr(config, "CPU_NAME", None) or getattr(config, "CPU_FEATURES", None))
+_HOST: dict[str, bool] = {} if _CHOSEN else dict(binding.get_host_cpu_features())
 ROWS = 4 if _HOST.get("avx512f") else 1
 """Rows of a block: as many as there are registers for."""
 _DOTS = bool(_HOST.get("avx512vnni") and _HOST.get("avx512f"))
@@ -34,9 +35,7 @@ class _Block:
     def __init__(self, builder: Any, rows: int, parts: int) -> None:
         self.builder, self.rows, self.parts = builder, rows, parts
         zero = ir.Constant(COUNTERS, [0] * LANES)
-        self.counters = [
-            [self._counter(zero) for _ in range(parts)] for _ in range(rows)
-        ]
+        self.counters = [[self._counter(zero) for _ in range(parts)] for _ in range(rows)]
 
     def _counter(self, zero: Value) -> Value:
         counter = cgutils.alloca_once(self.builder, COUNTERS)
@@ -102,9 +101,7 @@ class _Given(NamedTuple):
 
 def _count_bits(block: _Block, words: Value) -> Value:
     kind = ir.FunctionType(COUNTERS, [COUNTERS])
-    count = cgutils.get_or_insert_function(
-        block.builder.module, kind, f"llvm.ctpop.v{LANES}i32"
-    )
+    count = cgutils.get_or_insert_function(block.builder.module, kind, f"llvm.ctpop.v{LANES}i32")
     return block.builder.call(count, [words])
 
 
@@ -118,8 +115,7 @@ def _differing(block: _Block, given: _Given, masked: bool) -> None:
             size = 4 * LANES * block.parts
             here, there = (block.at(each, place, size) for each in (panel, mask))
             filters = [
-                block.load(block.at(here, part, 4 * LANES), COUNTERS)
-                for part in range(block.parts)
+                block.load(block.at(here, part, 4 * LANES), COUNTERS) for part in range(block.parts)
             ]
             index = block.builder.add(offset, word)
             for row in range(block.rows):
@@ -135,23 +131,27 @@ def _differing(block: _Block, given: _Given, masked: bool) -> None:
 
 def _summing(block: _Block, given: _Given, masked: bool) -> None:
     """Add up bytes of rows with the signs of filters, four at a time."""
-    base, _, _, quads, panel, mask, rows = given
-    with block.repeated(quads) as quad:
-        size = LANES // 2 * block.parts
-        here, there = (block.at(each, quad, size) for each in (panel, mask))
-        filters = []
-        for part in range(block.parts):
-            negative = block.load(block.at(here, part, LANES // 2), I64)
-            signs = block.builder.or_(_widened(block, negative), ir.Constant(BYTES, [1] * 64))
-            if masked:
-                kept = _widened(block, block.load(block.at(there, part, LANES // 2), I64))
-                signs = block.builder.and_(signs, kept)
-            filters.append(signs)
-        for row in range(block.rows):
-            at = block.builder.add(rows[row], quad)
-            four = block.spread(block.load(block.at(base, at, 4), I32))
+    base, offsets, segments, quads, panel, mask, rows = given
+    with block.repeated(segments) as segment:
+        offset = block.load(block.at(offsets, segment, 8), I64)
+        with block.repeated(quads) as quad:
+            place = block.builder.add(block.builder.mul(segment, quads), quad)
+            size = LANES // 2 * block.parts
+            here, there = (block.at(each, place, size) for each in (panel, mask))
+            filters = []
             for part in range(block.parts):
-                _add_dots(block, row, part, four, filters[part])
+                negative = block.load(block.at(here, part, LANES // 2), I64)
+                signs = block.builder.or_(_widened(block, negative), ir.Constant(BYTES, [1] * 64))
+                if masked:
+                    kept = _widened(block, block.load(block.at(there, part, LANES // 2), I64))
+                    signs = block.builder.and_(signs, kept)
+                filters.append(signs)
+            within = block.at(offset, quad, 4)
+            for row in range(block.rows):
+                at = block.builder.add(block.builder.add(base, rows[row]), within)
+                four = block.spread(block.load(at, I32))
+                for part in range(block.parts):
+                    _add_dots(block, row, part, four, filters[part])
 
 
 def _widened(block: _Block, bits: Value) -> Value:
@@ -187,7 +187,7 @@ def block(  # type: ignore[no-untyped-def]
     at a limit; of bytes (uint8) it adds up their products, which reach at least a level. `out` of
     bytes takes the bits of that comparison, of int32 the numbers themselves. `mask` may be None.
 
-    The tuples hold, for each row, its place in `x` in words (of bytes: in quads); the bytes from
+    The tuples hold, for each row, its place in `x` in words, or bytes; `filters` are the bytes from
     the start of `panel` and `mask` to the chunk; for each row the addresses of levels and outputs.
     `words` are those of one of the `segments`, whose `offsets` are added to a row's place.
     """
