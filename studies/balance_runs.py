@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import Where, about_run, cut, files_of, loaded
+from common import Where, about_run, files_of, loaded
 from recipes_studied import KEPT
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from pbnn.binarize import (
     set_progress,
     supervision,
 )
-from pbnn.data import Splits, Task
+from pbnn.data import Splits, Task, cut
 from pbnn.distillation import DistributionalObjective
 from pbnn.objectives import Objective, PenalisedObjective, RiskObjective
 from pbnn.seeding import generator

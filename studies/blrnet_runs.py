@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Where, cut
+from common import Where
 from torch import Tensor, nn
 
 from pbnn.augmentation import AffineRange, random_affine
 from pbnn.baselines import RealNet
-from pbnn.data import Splits, Task, load
+from pbnn.data import Splits, Task, cut, load
 from pbnn.ensembles import stopping_times
 from pbnn.environment import environment
 from pbnn.functional import mean_of

@@ -27,12 +27,12 @@ from certified_records import (
     provenance_of,
     result_of,
 )
-from common import Where, cut, loaded
+from common import Where, loaded
 from torch import Tensor
 
 from pbnn.bounds import exact, monte_carlo
 from pbnn.certificates import certify_gibbs, certify_one
-from pbnn.data import Splits, Task
+from pbnn.data import Splits, Task, cut
 from pbnn.environment import environment
 from pbnn.inputs import CANONICAL, Points
 from pbnn.layers import freeze_statistics

@@ -13,15 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from pbnn.data import (
-    DataUnavailable,
-    Splits,
-    Task,
-    embedded_twin,
-    load,
-    published_split,
-    split,
-)
+from pbnn.data import DataUnavailable, Splits, Task, embedded_twin, load
 from pbnn.environment import environment
 from pbnn.files import write_atomic, write_json
 from pbnn.inputs import Points
@@ -110,15 +102,6 @@ def write_tables(folder: Path, **tables: pd.DataFrame) -> None:
     for name, table in tables.items():
         text = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
         write_atomic(folder / f"{name}.csv", text)
-
-
-def cut(task: Task, **parts: Any) -> Splits:
-    """The published test images apart, or a quarter where nobody has published any.
-
-    `parts` says what of the rest is for features and for the prior, as `split` does.
-    """
-    how: Callable[..., Splits] = split if task.train is None else published_split
-    return how(task, **parts)
 
 
 def about_run(cell: dict[str, Any], task: Task, seconds: dict[str, float]) -> dict[str, Any]:

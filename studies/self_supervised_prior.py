@@ -27,7 +27,7 @@ from balance_runs import at_once
 from certified_readouts import along_axes, readout_along
 from certified_records import write_certificates
 from claims import claim, claims_of, claims_table
-from common import Places, Where, about_run, carry_out, cut, files_of, loaded, write_tables
+from common import Places, Where, about_run, carry_out, files_of, loaded, write_tables
 from safetensors.torch import load_file
 from self_supervised_arms import ARMS, Lesson, network_of
 from self_supervised_bnn import PLAIN, SHARED
@@ -35,7 +35,7 @@ from tabulate import tabulate
 from torch import nn
 
 from pbnn.binarize import check_latents
-from pbnn.data import Splits, Task, check_unseen, example_hashes
+from pbnn.data import Splits, Task, check_unseen, cut, example_hashes
 from pbnn.files import read_json, write_atomic
 from pbnn.inputs import Points
 from pbnn.reporting import records_from_csv

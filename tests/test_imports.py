@@ -58,8 +58,8 @@ ONLY = {
     "gradients": {"functional", "networks", "objectives"},
     "cluster": set(),
     "packed": {
-        *("baselines", "binarize", "certificates", "data", "files", "functional", "layers"),
-        "networks",
+        *("baselines", "binarize", "certificates", "data", "ensembles", "files", "functional"),
+        *("layers", "networks"),
     },
     "export": {"files", "packed"},
     "sweep": {"cluster", "files"},

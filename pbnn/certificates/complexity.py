@@ -45,12 +45,19 @@ def is_prior(network: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def code_length(network: nn.Module) -> float:
-    r"""Nats that describe the most probable binary network, rounded up.
+def code_length(network: nn.Module, drawn: nn.Module | None = None) -> float:
+    r"""Nats that describe a binary network, rounded up: by default the most probable one.
 
     .. math:: L = -\ln P(h) = \sum_i \ln \frac{2}{1 + h_i \theta^P_i}
 
     The prior on signs is a code that any network of the same shape has; see `pbnn.bounds.occam`.
+
+    Parameters
+    ----------
+    network : module
+        Whose prior is the code.
+    drawn : BinaryNetwork, optional
+        The network to describe, of the shape of `network`.
 
     Raises
     ------
@@ -60,10 +67,16 @@ def code_length(network: nn.Module) -> float:
     weights = _posteriors(network)
     if not weights or not all(isinstance(part, BernoulliPosterior) for part in weights):
         raise ValueError("`network` must have binary weights, got others.")
+    if isinstance(drawn, BinaryNetwork):
+        signs = [block.weight for block in drawn.layers()]
+    else:
+        signs = [part.mode() for part in weights]
+    if not all(bool((each.abs() == 1).all()) for each in signs):
+        raise ValueError("`drawn` must have weights ±1, got others.")
     summands = []
-    for part in weights:
+    for part, each in zip(weights, signs, strict=True):
         (_, up), (_, down) = _log_probabilities(part)
-        summands.append(-torch.where(part.mode() > 0, up, down))
+        summands.append(-torch.where(each > 0, up, down))
     return _rounded_up(summands)
 
 

@@ -6,7 +6,7 @@ from pbnn.data.loading import TASKS, embedded_twin, load
 from pbnn.data.registry import DataUnavailable
 from pbnn.data.scaling import standardise
 from pbnn.data.seen import check_unseen, example_hashes
-from pbnn.data.splits import Splits, published_split, split
+from pbnn.data.splits import Splits, cut, published_split, split
 from pbnn.data.tasks import Task
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Splits",
     "Task",
     "check_unseen",
+    "cut",
     "embedded_twin",
     "example_hashes",
     "from_csv",

@@ -6,6 +6,7 @@ a network of torch needs torch.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pbnn.packed.backends import BACKENDS, available
@@ -14,26 +15,36 @@ from pbnn.packed.file import load, save
 from pbnn.packed.network import PackedNetwork
 
 if TYPE_CHECKING:
+    from pbnn.packed.deployment import deployed, price
     from pbnn.packed.reading import pack
+    from pbnn.packed.sequential import anytime
+
+# They read networks of torch, which costs seconds to import.
+_LAZY = {
+    "anytime": "sequential",
+    "deployed": "deployment",
+    "pack": "reading",
+    "price": "deployment",
+}
 
 __all__ = [
     "BACKENDS",
     "Check",
     "PackedNetwork",
+    "anytime",
     "available",
     "certify",
+    "deployed",
     "error_on_test",
     "load",
     "pack",
+    "price",
     "save",
     "verify",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # It reads networks of torch, which costs seconds to import.
-    if name == "pack":
-        from pbnn.packed.reading import pack
-
-        return pack
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)

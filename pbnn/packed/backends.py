@@ -175,7 +175,7 @@ def _by_int8(layer: Layer, x: Array) -> Array:
     middle = 0 if layer.input == "signs" else 128
     *shape, taps = seen.shape
     rows = np.zeros((math.prod(shape), len(weight)), np.int8)
-    rows[:, :taps] = seen.reshape(-1, taps) - middle
+    rows[:, :taps] = seen.reshape(len(rows), taps) - middle
     found = torch._int_mm(torch.from_numpy(rows), weight).numpy()[:, :width]
     if middle:
         found = found + middle * weight.numpy().sum(0, dtype=np.int32)[:width]
@@ -191,7 +191,7 @@ def _ordered(layer: RealLayer, x: Array) -> Array:
         x = (x.astype(layer.values.dtype) - layer.shift).astype(np.float64)
     seen = windows(shape, x, float(shape.filling))
     *rows, taps = seen.shape
-    seen = np.ascontiguousarray(seen.reshape(-1, taps))
+    seen = np.ascontiguousarray(seen.reshape(math.prod(rows), taps))
     weight = np.ascontiguousarray(_flat(layer, np.float64).T)
     out = np.zeros((len(seen), shape.width))
     if find_spec("numba") is not None:

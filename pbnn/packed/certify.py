@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pbnn.certificates import (
+    SCHEMA_VERSION,
     Budget,
     Certificate,
     Provenance,
@@ -14,11 +16,15 @@ from pbnn.certificates import (
     check_splits,
 )
 from pbnn.certificates import verify as verify_arithmetic
+from pbnn.certificates.statement import EVENTS
 from pbnn.data import Splits, Task
+from pbnn.files import check_schema_version
 from pbnn.packed.network import PackedNetwork
 
 CLOSE = 1e-9
 """How far two sums of the same logarithms may differ, relatively."""
+LARGEST = 2**53
+"""Up to which float64 counts."""
 
 
 def certify(
@@ -131,12 +137,20 @@ def verify(
         Given together.
     price : float, optional
         Nats, computed again from posterior and prior.
+
+    Raises
+    ------
+    ValueError
+        For a task without splits or the other way round, or of other inputs than the network's.
     """
+    if (task is None) != (splits is None):
+        raise ValueError("`task` and `splits` must be given together, got one of them.")
     try:
         certificate = Certificate.from_dict(network.certificate or {}, "certificate")
-    except ValueError as error:
+        _check_form(certificate)
+        checks = [Check("certificate", True, _told(certificate))]
+    except (ValueError, RecursionError) as error:
         return [Check("certificate", False, str(error) if network.certificate else "none")]
-    checks = [Check("certificate", True, _told(certificate))]
 
     def look(what: str, holds: bool, told: str) -> None:
         checks.append(Check(what, bool(holds), told))
@@ -144,7 +158,7 @@ def verify(
     try:
         verify_arithmetic(certificate)
         look("arithmetic", True, f"the bound is at most {certificate.bound:.6g}")
-    except ValueError as error:
+    except (ValueError, ArithmeticError) as error:
         look("arithmetic", False, str(error))
     kind = "vote" if len(network.members) > 1 else "network"
     look("predictor", certificate.predictor.endswith(kind), f"{certificate.predictor}, of a {kind}")
@@ -173,6 +187,38 @@ def error_on_test(network: PackedNetwork, task: Task, splits: Splits, **options:
     at = splits.test
     errors = network.errors(task.x[at], task.y[at], **options) if len(at) else 0
     return errors / len(at) if len(at) else float(np.nan)
+
+
+def _check_form(c: Certificate) -> None:
+    """Refuse what `certify` never says, before anything is computed from it."""
+    check_schema_version(c.schema_version, "certificate", "certificate", SCHEMA_VERSION)
+    budget, made = c.budget, c.provenance
+    counts = _is_count(budget.seeds) and _is_count(budget.choices)
+    for name, sound in {
+        "budget": isinstance(budget.delta, float) and counts and isinstance(budget.family, str),
+        "provenance": type(made.seed) is int and _are_texts(made.splits, made.prior),
+        "versions": _are_texts(c.versions),
+        "predictor": c.predictor in EVENTS,
+        "n": _is_count(c.n),
+        "risk": 0 <= c.risk <= 1,
+        "kl": math.isfinite(c.kl) and (c.theorem != "clopper_pearson" or c.kl == 0),
+        # Nothing of a known predictor is drawn or rounded.
+        "draws": c.draws == 0 and c.losses == [] and c.group == 1,
+        "rounding": c.rounding == 0,
+        "lower_right": c.lower_right == 0,
+        "steps": c.steps == [],
+    }.items():
+        if not sound:
+            got = f"{getattr(c, name)!r:.80}"
+            raise ValueError(f"certificate: `{name}` must be as `certify` writes it, got {got}.")
+
+
+def _are_texts(record: Any, *others: Any) -> bool:
+    return isinstance(record, dict) and all(isinstance(v, str) for v in (*record.values(), *others))
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value <= LARGEST
 
 
 def _told(c: Certificate) -> str:

@@ -65,12 +65,11 @@ def _run(layer: BitLayer, x: Array, threads: int) -> Array:
         threads,
     )
     if isinstance(tail, Scores):
-        counts = out[:, : shape.width].reshape(len(x), *shape.positions, -1)
+        counts = out[:, : shape.width].reshape(len(x), *shape.positions, shape.width)
         return tail(counts if layer.input == "uint8" else _pre_activations(layer, counts))
-    words = out.view(np.uint32).reshape(len(x), *shape.positions, -1)
-    every = pack_bits(tail.every) if tail.every.any() else None
-    words = pooled(shape, words, every)
-    return words ^ pack_bits(tail.flip) if tail.flip.any() else words
+    words = out.view(np.uint32).reshape(len(x), *shape.positions, words_of(shape.width))
+    words = pooled(shape, words, tail.every_words)
+    return words if tail.flip_words is None else words ^ tail.flip_words
 
 
 def _pre_activations(layer: BitLayer, counts: Array) -> Array:
@@ -110,6 +109,7 @@ def _of_bytes(layer: BitLayer, x: Array) -> tuple[Array, _Places]:
     return flat, _places(shape, channels, -(-size // QUAD))
 
 
+@functools.lru_cache(maxsize=1024)
 def _places(shape: Geometry, pixel: int, length: int) -> _Places:
     """Where rows and segments are, of so many words or bytes a pixel; `length` of a segment."""
     top, bottom, left, right = shape.border

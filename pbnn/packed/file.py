@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pbnn.files import check_schema_version, write_atomic
-from pbnn.packed.bits import Array
+from pbnn.packed.bits import Array, signs_of
 from pbnn.packed.geometry import Geometry
 from pbnn.packed.layers import STEPS, BitLayer, Layer, RealLayer, Scores, Thresholds
 from pbnn.packed.network import INPUTS, PackedNetwork, Preprocessing, arrays, by_layers, described
@@ -22,7 +22,8 @@ SCHEMA_VERSION = 1
 KIND = "packed network"
 LONGEST = 2**24
 """Bytes of a header; a longer one is taken for damage."""
-HEADER = {"schema_version", "kind", "preprocessing", "members", "statistics", "certificate", "seal"}
+HEADER = {"schema_version", "kind", "preprocessing", "members", "statistics"}
+HEADER |= {"certificate", "data", "seal"}
 LAYER = {"name", "kind", "input", "geometry", "masked", "dtype"}
 
 
@@ -47,6 +48,7 @@ def content_of(network: PackedNetwork) -> bytes:
         "members": [[described(layer) for layer in layers] for layers in network.members],
         "statistics": list(network.statistics),
         "certificate": network.certificate,
+        "data": network.data,
     }
     # As JSON gives them back: what is sealed is what will be read.
     header = json.loads(json.dumps(header, allow_nan=False))
@@ -61,7 +63,7 @@ def content_of(network: PackedNetwork) -> bytes:
 def seal_of(header: dict[str, Any], tensors: dict[str, Array]) -> str:
     """SHA-256 of a file's header, without its seal, and tensors: of what was damaged on its way."""
     rest = {name: value for name, value in header.items() if name != "seal"}
-    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True, allow_nan=False).encode())
     for name, array in sorted(tensors.items()):
         digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
         digest.update(array.tobytes())
@@ -102,7 +104,9 @@ def load(path: str | os.PathLike[str]) -> PackedNetwork:
             )
         if tensors:
             raise ValueError(f"unknown tensors {sorted(tensors)[:3]}")
-        return PackedNetwork(preprocessing, tuple(layers), tuple(statistics), certificate)
+        return PackedNetwork(
+            preprocessing, tuple(layers), tuple(statistics), certificate, header["data"]
+        )
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{where} is not a sound {KIND}: {str(error).rstrip('.')}.") from error
 
@@ -113,6 +117,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is no file.")
+    damage: tuple[type[Exception], ...] = (SafetensorError, KeyError, ValueError, TypeError)
+    damage += (OSError, RecursionError, AttributeError)  # the last of numbers that NumPy has not
     try:
         with safe_open(path, framework="numpy") as stored:
             written = (stored.metadata() or {})["pbnn"]
@@ -120,7 +126,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array
                 raise ValueError(f"a header of {len(written)} bytes")
             header = json.loads(written)
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError, RecursionError) as error:
+    except damage as error:
         raise ValueError(f"{path} is not a readable {KIND}: {error}.") from error
     if not isinstance(header, dict):
         raise ValueError(f"{path} is not a {KIND}: its header is no object.")
@@ -164,6 +170,9 @@ def _layer(record: Any, prefix: str, tensors: dict[str, Array]) -> Layer:
     _require(type(record["masked"]) is bool, "masked", record["masked"])
     _require(kind == "bits" or not record["masked"], "masked", record["masked"])
     geometry = _geometry(record["geometry"])
+    # What is no byte surrounds none.
+    below = geometry.filling < 0 and any(geometry.border)
+    _require(not (below and record["input"] == "uint8"), "filling", geometry.filling)
 
     def take(name: str, dtype: str, *shape: int) -> Array:
         full = prefix + name
@@ -192,7 +201,7 @@ def _layer(record: Any, prefix: str, tensors: dict[str, Array]) -> Layer:
             raise ValueError(f"tensors of {prefix!r} must be finite")
         return RealLayer(geometry, record["input"], values, shift, tail, record["name"])
     positive = _weights("bits", geometry, take)
-    weight = np.where(positive, 1, -1).astype(np.int8)
+    weight = signs_of(positive)
     if record["masked"]:
         mask = _weights("mask", geometry, take)
         if (positive & ~mask).any() or mask.all():
@@ -234,6 +243,8 @@ def _thresholds(
     allowed = ("int32",) if record["kind"] == "bits" else ("float32", "float64")
     _require(dtype in allowed, "dtype", dtype)
     _, rows, columns = geometry.out
+    apart = all(a >= b for a, b in zip(geometry.pool_stride, geometry.pool, strict=True))
+    _require(not record["places"] or (apart and rows * columns > 1), "places", record["places"])
     places = rows * columns if record["places"] else 1
     level = take("level", dtype, places, geometry.width)
     if level.dtype.kind == "f" and np.isnan(level).any():

@@ -65,8 +65,10 @@ class Geometry:
         ):
             value = getattr(self, name)
             sound = isinstance(value, tuple) and len(value) == length
-            if not sound or any(type(each) is not int or each < least for each in value):
-                raise ValueError(f"`{name}` must be {length} integers ≥ {least}, got {value!r}.")
+            if not sound or any(type(v) is not int or not least <= v <= LARGEST for v in value):
+                raise ValueError(
+                    f"`{name}` must be {length} integers from {least} to {LARGEST}, got {value!r}."
+                )
         if type(self.width) is not int or self.width < 1:
             raise ValueError(f"`width` must be a positive integer, got {self.width!r}.")
         if type(self.filling) is not int or self.filling not in (-1, 0, 1):
@@ -86,18 +88,18 @@ class Geometry:
         if self.width * math.prod(self.positions) > LARGEST:
             raise ValueError(f"`width` must give at most {LARGEST} numbers, got {self.width}.")
 
-    @property
+    @functools.cached_property
     def fan_in(self) -> int:
         """Inputs of a unit."""
         return self.image[0] * math.prod(self.kernel)
 
-    @property
+    @functools.cached_property
     def reach(self) -> Pair:
         """Rows and columns from a filter's first to its last."""
         (down, across), (k, m) = self.dilation, self.kernel
         return down * (k - 1) + 1, across * (m - 1) + 1
 
-    @property
+    @functools.cached_property
     def positions(self) -> Pair:
         """Rows and columns of where filters are put."""
         top, bottom, left, right = self.border
@@ -106,14 +108,14 @@ class Geometry:
         columns = across + left + right - self.reach[1]
         return rows // self.stride[0] + 1, columns // self.stride[1] + 1
 
-    @property
+    @functools.cached_property
     def out(self) -> tuple[int, int, int]:
         """Channels, height and width of the output."""
         sizes = zip(self.positions, self.pool, self.pool_stride, strict=True)
         height, across = ((size - window) // step + 1 for size, window, step in sizes)
         return self.width, height, across
 
-    @property
+    @functools.cached_property
     def pools(self) -> bool:
         """Whether there are windows of more than one position."""
         return self.pool != (1, 1) or self.pool_stride != (1, 1)
@@ -169,7 +171,8 @@ def windows(geometry: Geometry, x: Array, filling: object) -> Array:
     views = sliding_window_view(surrounded(geometry, x, filling), geometry.reach, axis=(1, 2))
     views = views[:, ::down, ::across, :, ::row, ::column]
     n, rows, columns = views.shape[:3]
-    return views.transpose(0, 1, 2, 4, 5, 3).reshape(n, rows, columns, -1)
+    taps = geometry.kernel[0] * geometry.kernel[1] * x.shape[-1]
+    return views.transpose(0, 1, 2, 4, 5, 3).reshape(n, rows, columns, taps)
 
 
 def pooled(geometry: Geometry, x: Array, every: Array | None = None) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pbnn.packed.bits import Array, pack_bits, signs_of, unpack_bits, words_of
+from pbnn.packed.bits import Array, Words, pack_bits, signs_of, unpack_bits, words_of
 from pbnn.packed.geometry import Geometry
 from pbnn.packed.panels import (
     QUAD,
@@ -46,6 +46,16 @@ class Thresholds:
     level: Array
     flip: NDArray[np.bool_]
     every: NDArray[np.bool_]
+
+    @functools.cached_property
+    def flip_words(self) -> Words | None:
+        """`flip` as words; None if nothing changes places."""
+        return pack_bits(self.flip) if self.flip.any() else None
+
+    @functools.cached_property
+    def every_words(self) -> Words | None:
+        """`every` as words; None if no window asks for all."""
+        return pack_bits(self.every) if self.every.any() else None
 
     def activated(self, a: Array, geometry: Geometry) -> NDArray[np.bool_]:
         """Bits of pre-activations (n, rows, columns, width), before pooling."""

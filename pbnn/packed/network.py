@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,12 +94,16 @@ class PackedNetwork:
         Hashes of the splits that batch normalisation comes from, "" for an unknown one.
     certificate : dict, optional
         As `pbnn.certificates.Certificate.to_dict` gives it, of this predictor.
+    data : dict, optional
+        How the splits of the data are made, in plain texts and numbers:
+        ``{"task": "mnist", "prior": 0.5, "feature": 0, "seed": 42}``. No part of `fingerprint`.
     """
 
     preprocessing: Preprocessing
     members: tuple[tuple[Layer, ...], ...]
     statistics: tuple[str, ...] = ()
     certificate: dict[str, Any] | None = field(default=None)
+    data: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not self.members or not all(self.members):
@@ -107,6 +112,10 @@ class PackedNetwork:
             check_chain(self.preprocessing, layers)
         if len({layers[-1].geometry.out for layers in self.members}) > 1:
             raise ValueError("`members` must have scores of one shape, got others.")
+        if self.data is not None and not _is_plain(self.data):
+            raise ValueError(
+                f"`data` must hold texts and finite numbers by name, got {str(self.data)[:80]}."
+            )
 
     @property
     def classes(self) -> int:
@@ -151,6 +160,8 @@ class PackedNetwork:
         options: dict[str, Any] = {"backend": backend, "threads": threads}
         if len(self.members) > 1:
             found = self.probabilities(x, **options)
+            if self.members[0][-1].geometry.width == 1:
+                found = found[..., 1:] - found[..., :1]
         else:
             found = self.scores(x, **options)
         if found.shape[-1] == 1:
@@ -198,6 +209,15 @@ class PackedNetwork:
         return dataclasses.replace(self, certificate=certificate)
 
 
+def _is_plain(record: Any) -> bool:
+    """Whether JSON gives these values back as they are, each by its name."""
+    return isinstance(record, dict) and all(
+        type(name) is str
+        and (type(value) in (str, int, bool) or (type(value) is float and math.isfinite(value)))
+        for name, value in record.items()
+    )
+
+
 def check_chain(preprocessing: Preprocessing, layers: tuple[Layer, ...]) -> None:
     """Refuse layers that do not fit each other, or the inputs.
 
@@ -216,6 +236,8 @@ def check_chain(preprocessing: Preprocessing, layers: tuple[Layer, ...]) -> None
             )
         if isinstance(layer.tail, Scores) != (place == len(layers) - 1):
             raise ValueError(f"`layers` must end in scores, and only there: {layer.name!r}.")
+        if isinstance(layer.tail, Scores) and layer.geometry.pools:
+            raise ValueError(f"`layers` must not pool scores, got {layer.name!r}.")
         shape, expected = layer.geometry.out, "signs"
 
 

@@ -90,10 +90,13 @@ class Stage:
 
     @property
     def by_place(self) -> bool:
-        """Whether what follows tells the places of an image apart, as behind a `Flatten`."""
+        """Whether what follows tells the places of an image apart: what has more than one number
+        and stands behind a `Flatten`."""
         modules = [*self.before, *self.after]
         flat = [isinstance(module, nn.Flatten) for module in modules]
-        return bool(self.moves) and any(flat) and not isinstance(modules[-1], nn.Flatten)
+        behind = modules[flat.index(True) :] if any(flat) and self.moves else []
+        numbers = [t for module in behind for t in (*module.parameters(), *module.buffers())]
+        return any(number.numel() > 1 for number in numbers)
 
 
 @torch.no_grad()

@@ -1,0 +1,232 @@
+"""The command `pbnn`, from a checkpoint to a file that holds, and what it says when it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pbnn import cli
+from pbnn.certificates import Certificate
+from pbnn.certificates.statement import closed
+from pbnn.data import cut, load
+from pbnn.networks import BLRNet, PBGNet
+from pbnn.packed import available
+from pbnn.packed import load as load_packed
+from pbnn.packed import save as save_packed
+from pbnn.seeding import generator
+from pbnn.training import save_checkpoint
+
+pytest.importorskip("tyro")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose prior is of the prior split, or could be."""
+    home = tmp_path_factory.mktemp("command")
+    network = BLRNet((1, 8, 8), "8C3-MP2-SM10", start=0.9, generator=generator(0, "prior"))
+    network.adopt_as_prior()
+    for block in network.layers():
+        block.layer.weight.half_logit.data.mul_(1.05)
+    save_checkpoint(home / "model.safetensors", network)
+    return home
+
+
+def pbnn(monkeypatch, *words: object) -> int:
+    """The exit code of a command."""
+    monkeypatch.setattr(sys, "argv", ["pbnn", *map(str, words)])
+    state = random.getstate()
+    try:
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    finally:
+        random.setstate(state)  # tyro draws names
+    return int(left.value.code or 0)
+
+
+@pytest.fixture
+def certified(folder, monkeypatch, capsys):
+    """A file by predictor, made once."""
+
+    def make(predictor: str, *more: str) -> Path:
+        path = folder / f"{predictor}{''.join(more)}.pbnn"
+        if not path.exists():
+            words = ["certify", folder / "model.safetensors", "--data", "digits", "--out", path]
+            words += ["--predictor", predictor, "--members", 3, *more]
+            assert pbnn(monkeypatch, *words) == 0
+            capsys.readouterr()
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("predictor", "name", "theorem"),
+    [
+        ("draw", "drawn network", "rivasplata"),
+        ("mode", "coded network", "occam"),
+        ("vote", "drawn vote", "rivasplata"),
+    ],
+)
+def test_a_file_holds_what_its_data_and_posterior_say(
+    certified, folder, monkeypatch, capsys, predictor, name, theorem
+):
+    path = certified(predictor)
+    packed = load_packed(path)
+    certificate = Certificate.from_dict(packed.certificate)
+    task = load("digits")
+    splits = cut(task, prior=0.5)
+    at = splits.certification
+    assert (certificate.predictor, certificate.theorem) == (name, theorem)
+    assert certificate.n == len(at)
+    assert certificate.risk == float((packed.predict(task.x[at]) != task.y[at]).mean())
+    assert certificate.kl > 0
+    assert certificate.events == {"deployed": pytest.approx(0.05)}
+    assert certificate.provenance.splits == splits.hashes(task)
+    posterior = folder / "model.safetensors"
+    assert pbnn(monkeypatch, "verify", path, "--data", "digits", "--posterior", posterior) == 0
+    text = capsys.readouterr().out
+    assert "FAILED" not in text
+    assert all(f"ok     {what}" in text for what in ("arithmetic", "price", "split", "risk"))
+    error = float((packed.predict(task.x[splits.test]) != task.y[splits.test]).mean())
+    assert f"error on {len(splits.test)} test examples: {error:.4f}" in text
+
+
+def test_what_was_not_looked_at_is_named(certified, monkeypatch, capsys):
+    assert pbnn(monkeypatch, "verify", certified("draw")) == 0
+    text = capsys.readouterr().out
+    assert "not the data (--data), the price (--posterior)" in text
+
+
+def test_a_fixed_network_pays_nothing(certified, folder, monkeypatch, capsys):
+    path = certified("mode", "--fixed")
+    certificate = load_packed(path).certificate
+    assert (certificate["predictor"], certificate["kl"]) == ("fixed network", 0.0)
+    # A packed file may be certified again, if it is said to be fixed.
+    again = folder / "again.pbnn"
+    words = ["certify", path, "--data", "digits", "--out", again]
+    assert pbnn(monkeypatch, *words) == 2
+    assert "--fixed" in capsys.readouterr().err
+    assert pbnn(monkeypatch, *words, "--fixed") == 0
+    assert load_packed(again).certificate["bound"] == certificate["bound"]
+
+
+def test_choices_and_seeds_share_delta(certified, folder, monkeypatch):
+    path = certified("draw", "--choices", "10")
+    alone = load_packed(certified("draw")).certificate["bound"]
+    assert load_packed(path).certificate["bound"] > alone
+
+
+def test_a_forged_risk_is_found_with_the_data(certified, folder, monkeypatch, capsys):
+    packed = load_packed(certified("draw"))
+    honest = Certificate.from_dict(packed.certificate)
+    better = closed(dataclasses.replace(honest, risk=honest.risk / 2))
+    forged = folder / "forged.pbnn"
+    save_packed(forged, packed.certified(better.to_dict()))
+    assert pbnn(monkeypatch, "verify", forged) == 0
+    assert pbnn(monkeypatch, "verify", forged, "--data", "digits") == 1
+    assert "FAILED risk" in capsys.readouterr().out
+    cheap = closed(dataclasses.replace(honest, kl=0.0))
+    save_packed(forged, packed.certified(cheap.to_dict()))
+    posterior = folder / "model.safetensors"
+    assert pbnn(monkeypatch, "verify", forged, "--posterior", posterior) == 1
+    assert "FAILED price" in capsys.readouterr().out
+
+
+def test_damage_and_wrong_files_are_told_without_a_traceback(
+    certified, folder, monkeypatch, capsys
+):
+    content = bytearray(certified("draw").read_bytes())
+    content[-1] ^= 1
+    (folder / "damaged.pbnn").write_bytes(content)
+    assert pbnn(monkeypatch, "verify", folder / "damaged.pbnn") == 2
+    assert "damaged.pbnn" in capsys.readouterr().err
+    assert pbnn(monkeypatch, "verify", folder / "nothing.pbnn") == 2
+    assert pbnn(monkeypatch, "verify", certified("draw"), "--data", "digits17") == 2
+    network = PBGNet(3, generator=generator(0, "prior"))
+    save_checkpoint(folder / "pbgnet.safetensors", network)
+    words = ["certify", folder / "pbgnet.safetensors", "--data", "digits"]
+    assert pbnn(monkeypatch, *words, "--out", folder / "no.pbnn") == 2
+    assert "BLRNet" in capsys.readouterr().err
+    assert not (folder / "no.pbnn").exists()
+    words = ["certify", folder / "model.safetensors", "--data", "digits", "--prior-share", "0"]
+    assert pbnn(monkeypatch, *words, "--out", folder / "no.pbnn") == 2
+    assert "batch normalisation" in capsys.readouterr().err
+
+
+def test_labels_are_written_and_printed(certified, folder, monkeypatch, capsys):
+    path, out = certified("vote"), folder / "labels.csv"
+    assert pbnn(monkeypatch, "predict", path, "--data", "digits", "--out", out) == 0
+    task = load("digits")
+    splits = cut(task, prior=0.5)
+    table = np.loadtxt(out, delimiter=",", skiprows=1, dtype=int)
+    packed = load_packed(path)
+    assert out.read_text().splitlines()[0] == "row,label,truth"
+    assert np.array_equal(table[:, 1], packed.predict(task.x[splits.test]))
+    assert np.array_equal(table[:, 2], task.y[splits.test])
+    np.save(folder / "x.npy", task.x[:3])
+    capsys.readouterr()
+    assert pbnn(monkeypatch, "predict", path, "--input", folder / "x.npy", "--anytime", 0) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "row,label,members"
+    labels = [int(line.split(",")[1]) for line in lines[1:]]
+    assert labels == packed.predict(task.x[:3]).tolist()
+    assert pbnn(monkeypatch, "predict", path) == 2
+    np.save(folder / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    assert pbnn(monkeypatch, "predict", path, "--input", folder / "objects.npy") == 2
+    assert "objects.npy" in capsys.readouterr().err
+
+
+def test_bench_times_each_back_end(certified, monkeypatch, capsys):
+    words = ["bench", certified("draw"), "--batches", 1, 8, "--seconds", 0.001]
+    assert pbnn(monkeypatch, *words) == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split()[1] for line in lines] == [*available()] * 2
+    assert all(float(line.split()[2]) > 0 for line in lines)
+
+
+def test_every_command_explains_itself(monkeypatch, capsys):
+    for words in (["--help"], *([name, "--help"] for name in cli.COMMANDS)):
+        assert pbnn(monkeypatch, *words) == 0
+        assert "options" in capsys.readouterr().out
+
+
+def test_a_file_is_verified_and_run_without_torch(certified):
+    """Where only NumPy is installed: torch is not imported."""
+    code = """
+import sys
+class Without:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Without())
+sys.argv = ["pbnn", "verify", sys.argv[1], "--data", "digits", "--backend", "float32"]
+from pbnn import cli
+cli.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, certified("vote")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "holds" in done.stdout
+
+
+def test_what_a_byte_stands_for_is_seen():
+    pixels = np.arange(256, dtype=np.float32) / np.float32(255)
+    assert cli.bytes_of(pixels) == {"input": "uint8", "scale": 1 / 255}
+    assert cli.bytes_of(load("digits").x) == {"input": "uint8", "scale": 1 / 16}
+    assert cli.bytes_of(torch.randn(5, generator=generator(0, "x")).numpy()) == {"input": "real"}
+
+
+def test_the_certificate_says_how_the_splits_are_made(certified):
+    data = load_packed(certified("draw")).data
+    assert json.dumps(data, sort_keys=True) == (
+        '{"feature": 0, "prior": 0.5, "seed": 42, "task": "digits"}'
+    )
