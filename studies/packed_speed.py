@@ -47,6 +47,8 @@ NAME = "packed_speed"
 Row = dict[str, Any]
 Works = dict[str, Callable[[], Any]]
 CONVOLUTION = Geometry((64, 14, 14), 64, (3, 3), border=(1, 1, 1, 1))
+TURN = 0.02
+"""Seconds of a turn of each work, at least one time."""
 TOGETHER = 100
 """Images of a convolutional network at once in torch, which is where it is fastest."""
 TWINS = {"mlp": "mlp", "lenet_3x3": "lenet_3x3", "blrnet mode": "lenet_3x3"}
@@ -186,23 +188,29 @@ def network_rows(config: Config, found: dict[str, Trained], task: Any) -> Iterat
 def rows_of(
     config: Config, name: str, batch: int, threads: int, works: Works, size: dict[str, int]
 ) -> Iterator[Row]:
-    """Medians of works that are done in turn."""
-    seconds: dict[str, list[float]] = {each: [] for each in works}
+    """Medians of works that are done in turn, each often enough at a time to find its own warm."""
     with torch.inference_mode():
-        for work in works.values():
-            work()
+        often = {each: max(1, round(TURN / seconds_of(work, 1))) for each, work in works.items()}
+        seconds: dict[str, list[float]] = {each: [] for each in works}
         end = time.perf_counter() + config.seconds * len(works)
         while time.perf_counter() < end or len(seconds["torch_float32"]) < 3:
             for each, work in works.items():
-                began = time.perf_counter()
-                work()
-                seconds[each].append(time.perf_counter() - began)
+                seconds[each].append(seconds_of(work, often[each]))
     medians = {each: float(np.median(found)) for each, found in seconds.items()}
     for each, median in medians.items():
         row = {"layer": name, "batch": batch, "backend": each, "threads": threads}
         row |= {"ms": 1e3 * median, "ratio_float32": medians["torch_float32"] / median}
         print(f"{name:32} {batch:6} {each:14} {threads} {1e3 * median:10.3f} ms", flush=True)
         yield row | {"bytes": size[each]}
+
+
+def seconds_of(work: Callable[[], Any], often: int) -> float:
+    """Seconds of a work that is done so often, once before that."""
+    work()
+    began = time.perf_counter()
+    for _ in range(often):
+        work()
+    return (time.perf_counter() - began) / often
 
 
 def file_rows(found: dict[str, Trained]) -> list[Row]:

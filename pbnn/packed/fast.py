@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pbnn.packed.bits import Array, Words, pack_bits, words_of
+from pbnn.packed.bits import Array, Words, pack_bits, thirds, words_of
 from pbnn.packed.geometry import Geometry, pooled, surrounded
 from pbnn.packed.kernels import rows_of_filters
 from pbnn.packed.layers import PIXEL, BitLayer, Scores
 from pbnn.packed.panels import QUAD, rounded_up
+from pbnn.packed.vectors import rows_of
 
 LEAST = 64
 """Rows of a thread below which another one costs more than it brings."""
@@ -22,11 +23,12 @@ AT_ONCE = 2**24
 
 
 class _Places(NamedTuple):
-    """Where rows and their segments are, in words or bytes, and words or quads of a segment."""
+    """Where rows and their segments are, in words or bytes, and what a segment has."""
 
     stride: int
     starts: Array
     offsets: Array
+    pixels: int
     words: int
 
 
@@ -60,6 +62,7 @@ def _run(layer: BitLayer, x: Array, threads: int) -> Array:
             layer.kinds,
             out,
             eighths,
+            rows_of(layer.input == "signs", layer.kernel_mask is not None),
         ),
         rows,
         threads,
@@ -94,8 +97,8 @@ def _of_signs(layer: BitLayer, x: Words) -> tuple[Array, _Places]:
     else:
         x = surrounded(shape, x, 0)
     words = x.shape[-1]
-    pixels = shape.segments[1]
-    return np.ascontiguousarray(x).reshape(-1), _places(shape, words, pixels * words)
+    x = np.ascontiguousarray(x if layer.mask is not None else thirds(x))
+    return x.reshape(-1), _places(shape, words, shape.segments[1], words)
 
 
 def _of_bytes(layer: BitLayer, x: Array) -> tuple[Array, _Places]:
@@ -106,12 +109,12 @@ def _of_bytes(layer: BitLayer, x: Array) -> tuple[Array, _Places]:
     flat = np.ascontiguousarray(surrounded(shape, x, PIXEL * shape.filling)).reshape(-1)
     if size % QUAD:  # the last quad of the last row reads beyond it
         flat = np.append(flat, np.zeros(QUAD, np.uint8))
-    return flat, _places(shape, channels, -(-size // QUAD))
+    return flat, _places(shape, channels, 1, -(-size // QUAD))
 
 
 @functools.lru_cache(maxsize=1024)
-def _places(shape: Geometry, pixel: int, length: int) -> _Places:
-    """Where rows and segments are, of so many words or bytes a pixel; `length` of a segment."""
+def _places(shape: Geometry, pixel: int, pixels: int, words: int) -> _Places:
+    """Where rows and segments are, of so many words or bytes a pixel."""
     top, bottom, left, right = shape.border
     height, width = shape.image[1] + top + bottom, shape.image[2] + left + right
     (rows, columns), (down, across) = shape.positions, shape.stride
@@ -120,7 +123,7 @@ def _places(shape: Geometry, pixel: int, length: int) -> _Places:
     corners = (np.arange(tall)[:, None] * row * width + np.arange(wide) * column) * pixel
     count, _ = shape.segments
     offsets = corners.reshape(-1)[:: tall * wide // count]
-    return _Places(height * width * pixel, starts.reshape(-1), offsets.copy(), length)
+    return _Places(height * width * pixel, starts.reshape(-1), offsets.copy(), pixels, words)
 
 
 def _in_threads(work: functools.partial[None], rows: int, threads: int) -> None:

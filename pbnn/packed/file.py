@@ -53,17 +53,22 @@ def content_of(network: PackedNetwork) -> bytes:
     # As JSON gives them back: what is sealed is what will be read.
     header = json.loads(json.dumps(header, allow_nan=False))
     header["seal"] = seal_of(header, tensors)
-    written = json.dumps(header, sort_keys=True, allow_nan=False)
+    written = _text(header)
     if len(written) > LONGEST:
         raise ValueError(f"`network` must have a header of at most {LONGEST} bytes, got more.")
     content: bytes = to_bytes(tensors, metadata={"pbnn": written})
     return content
 
 
+def _text(header: dict[str, Any]) -> str:
+    """The one text that a header has."""
+    return json.dumps(header, sort_keys=True, allow_nan=False)
+
+
 def seal_of(header: dict[str, Any], tensors: dict[str, Array]) -> str:
     """SHA-256 of a file's header, without its seal, and tensors: of what was damaged on its way."""
     rest = {name: value for name, value in header.items() if name != "seal"}
-    digest = hashlib.sha256(json.dumps(rest, sort_keys=True, allow_nan=False).encode())
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
     for name, array in sorted(tensors.items()):
         digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
         digest.update(array.tobytes())
@@ -82,12 +87,14 @@ def load(path: str | os.PathLike[str]) -> PackedNetwork:
     FileNotFoundError
         If there is none.
     """
-    header, tensors = _read(path)
+    written, header, tensors = _read(path)
     where = str(path)
     check_schema_version(header.get("schema_version"), where, KIND, SCHEMA_VERSION)
     try:
         _same_keys("header", header, HEADER)
         _require(header["kind"] == KIND, "kind", header["kind"])
+        if written != _text(header):  # which the seal, of what is read, would not notice
+            raise ValueError("its header is not written as `save` writes it")
         _require(header["seal"] == seal_of(header, tensors), "seal", header["seal"])
         certificate, statistics = header["certificate"], header["statistics"]
         _require(certificate is None or isinstance(certificate, dict), "certificate", certificate)
@@ -111,8 +118,8 @@ def load(path: str | os.PathLike[str]) -> PackedNetwork:
         raise ValueError(f"{where} is not a sound {KIND}: {str(error).rstrip('.')}.") from error
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Header and tensors, copied out of the file."""
+def _read(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str, Array]]:
+    """The header's text, header and tensors, copied out of the file."""
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
@@ -130,7 +137,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array
         raise ValueError(f"{path} is not a readable {KIND}: {error}.") from error
     if not isinstance(header, dict):
         raise ValueError(f"{path} is not a {KIND}: its header is no object.")
-    return header, tensors
+    return written, header, tensors
 
 
 def _require(sound: bool, name: str, got: Any) -> None:

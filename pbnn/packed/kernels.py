@@ -6,7 +6,7 @@ from typing import Any
 
 from numba import njit
 
-from pbnn.packed.vectors import ROWS, block
+from pbnn.packed.vectors import block
 
 TOGETHER = 64
 """Rows that meet one chunk of filters after another, to find them near by."""
@@ -20,7 +20,22 @@ OPTIONS: dict[str, Any] = {
 
 @njit(**OPTIONS)
 def rows_of_filters(  # type: ignore[no-untyped-def]
-    x, stride, starts, offsets, words, panel, mask, halves, levels, pattern, out, eighths, lo, hi
+    x,
+    stride,
+    starts,
+    offsets,
+    pixels,
+    words,
+    panel,
+    mask,
+    halves,
+    levels,
+    pattern,
+    out,
+    eighths,
+    rows,
+    lo,
+    hi,
 ):
     """Bits, or numbers, of the rows lo to hi for all filters.
 
@@ -28,9 +43,11 @@ def rows_of_filters(  # type: ignore[no-untyped-def]
     ----------
     x : array of uint32, or of uint8
         Words of bits, or bytes.
-    stride, starts, offsets, words
+    stride, starts, offsets
         In words of `x`, or bytes: from one image to the next, from its start to the row of each
-        position, from there to each segment; and how many words, or quads of bytes, a segment has.
+        position, from there to each segment.
+    pixels, words
+        How many pixels of how many words a segment has; of bytes one of so many quads.
     panel, mask : array of uint8; a mask may be None
         Of filters in chunks of 64, then 32 or 16 of those left, each (segments, words, chunk).
     halves : int
@@ -41,10 +58,12 @@ def rows_of_filters(  # type: ignore[no-untyped-def]
     out : (rows, bytes) array of uint8, or (rows, filters) of int32
     eighths : int
         Eighths of a byte of each filter in the output.
+    rows : int
+        Of a block, `pbnn.packed.vectors.rows_of`.
     """
     positions, segments = len(starts), len(offsets)
     filters, across = levels.shape[1], out.strides[0]
-    whole = segments * words
+    whole = segments * pixels * words
     first_level, level_row = levels.ctypes.data, levels.strides[0]
     first_out = out.ctypes.data
     for near in range(lo, hi, TOGETHER):
@@ -54,7 +73,7 @@ def rows_of_filters(  # type: ignore[no-untyped-def]
             left = filters - chunk
             at = chunk * whole * halves // 2
             row_out, row_level = first_out + chunk * eighths // 8, first_level + 4 * chunk
-            for row in range(near, end, ROWS):
+            for row in range(near, end, rows):
                 # What is beyond the end is the last row once more.
                 g0, g1 = row, min(row + 1, end - 1)
                 g2, g3 = min(row + 2, end - 1), min(row + 3, end - 1)
@@ -64,30 +83,66 @@ def rows_of_filters(  # type: ignore[no-untyped-def]
                     g1 // positions * stride + starts[p1],
                     g2 // positions * stride + starts[p2],
                     g3 // positions * stride + starts[p3],
-                )[:ROWS]
+                )
                 limits = (
                     row_level + pattern[p0] * level_row,
                     row_level + pattern[p1] * level_row,
                     row_level + pattern[p2] * level_row,
                     row_level + pattern[p3] * level_row,
-                )[:ROWS]
+                )
                 outs = (
                     row_out + g0 * across,
                     row_out + g1 * across,
                     row_out + g2 * across,
                     row_out + g3 * across,
-                )[:ROWS]
+                )
                 if left >= 64:
                     block(
-                        4, x, offsets, segments, words, panel, mask, out, places, at, limits, outs
+                        4,
+                        x,
+                        offsets,
+                        segments,
+                        pixels,
+                        words,
+                        panel,
+                        mask,
+                        out,
+                        places,
+                        at,
+                        limits,
+                        outs,
                     )
                 elif left >= 32:
                     block(
-                        2, x, offsets, segments, words, panel, mask, out, places, at, limits, outs
+                        2,
+                        x,
+                        offsets,
+                        segments,
+                        pixels,
+                        words,
+                        panel,
+                        mask,
+                        out,
+                        places,
+                        at,
+                        limits,
+                        outs,
                     )
                 else:
                     block(
-                        1, x, offsets, segments, words, panel, mask, out, places, at, limits, outs
+                        1,
+                        x,
+                        offsets,
+                        segments,
+                        pixels,
+                        words,
+                        panel,
+                        mask,
+                        out,
+                        places,
+                        at,
+                        limits,
+                        outs,
                     )
             chunk += 64 if left >= 64 else 32 if left >= 32 else 16
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pbnn.packed.bits import Array, Words, pack_bits, signs_of, unpack_bits, words_of
+from pbnn.packed.bits import Array, Words, pack_bits, signs_of, thirds, unpack_bits, words_of
 from pbnn.packed.geometry import Geometry
 from pbnn.packed.panels import (
     QUAD,
@@ -132,7 +132,8 @@ class BitLayer:
     geometry : Geometry
     input : {"signs", "uint8"}
     filters : array of uint8
-        Bits of the weights as `pbnn.packed.panels` lays them: 1 for +1, of bytes for −1.
+        Bits of the weights as `pbnn.packed.panels` lays them: 1 for +1, of bytes for −1. Of signs
+        without a mask the words of each pixel are `thirds`.
     mask : array of uint8, optional
         Likewise 1 where a weight is not 0.
     tail : Thresholds or Scores
@@ -162,13 +163,16 @@ class BitLayer:
             raise ValueError(f"`{name}` must have weights −1, 0 or +1, got others.")
         last = np.ascontiguousarray(weight.transpose(0, 2, 3, 1))
 
+        whole = bool((last != 0).all())
+
         def panels(bits: NDArray[np.bool_]) -> Panels:
             if input == "uint8":
                 return panels_of_bits(bits.reshape(len(bits), geometry.segments[0], -1))
-            return panels_of_words(pack_bits(bits).reshape(len(bits), -1))
+            words = pack_bits(bits)
+            return panels_of_words((thirds(words) if whole else words).reshape(len(bits), -1))
 
         filters = panels(last < 0 if input == "uint8" else last > 0)
-        mask = None if (last != 0).all() else panels(last != 0)
+        mask = None if whole else panels(last != 0)
         return cls(geometry, input, filters, mask, tail, name)
 
     def bits(self, panels: Panels) -> NDArray[np.bool_]:
@@ -180,7 +184,7 @@ class BitLayer:
             bits = bits_of_panels(panels, shape.width, segments, pixels * shape.image[0])
             return bits.reshape(sizes)
         words = words_of_panels(panels, shape.width).reshape(*sizes[:-1], -1)
-        return unpack_bits(words, shape.image[0])
+        return unpack_bits(words if self.mask is not None else thirds(words), shape.image[0])
 
     def weight(self, dtype: Any = np.int8) -> Array:
         """The weights as numbers, (width, height, width, channels)."""

@@ -19,9 +19,18 @@ from numba.extending import intrinsic
 LANES = 16
 _CHOSEN: bool = bool(getattr(config, "CPU_NAME", None) or getattr(config, "CPU_FEATURES", None))
 _HOST: dict[str, bool] = {} if _CHOSEN else dict(binding.get_host_cpu_features())
-ROWS = 4 if _HOST.get("avx512f") else 1
-"""Rows of a block: as many as there are registers for."""
-_DOTS = bool(_HOST.get("avx512vnni") and _HOST.get("avx512f"))
+_WIDE = bool(_HOST.get("avx512f"))
+_DOTS = bool(_HOST.get("avx512vnni") and _WIDE)
+ROWS = 4
+"""Rows of which a block is told; it works on as many as there are registers for (`rows_of`)."""
+
+
+def rows_of(words: bool, masked: bool) -> int:
+    """Rows of a block of words, or bytes: with two counters each where three words are one sum."""
+    if not _WIDE:
+        return 1
+    return 2 if words and not masked else ROWS
+
 
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 COUNTERS = ir.VectorType(I32, LANES)
@@ -34,13 +43,23 @@ class _Block:
 
     def __init__(self, builder: Any, rows: int, parts: int) -> None:
         self.builder, self.rows, self.parts = builder, rows, parts
-        zero = ir.Constant(COUNTERS, [0] * LANES)
-        self.counters = [[self._counter(zero) for _ in range(parts)] for _ in range(rows)]
+        self.counters = self._cleared()
+        self.carries: list[list[Value]] | None = None
 
-    def _counter(self, zero: Value) -> Value:
-        counter = cgutils.alloca_once(self.builder, COUNTERS)
-        self.builder.store(zero, counter)
-        return counter
+    def _cleared(self) -> list[list[Value]]:
+        """A counter of each row and part, in registers once LLVM has seen it."""
+        made = [
+            [cgutils.alloca_once(self.builder, COUNTERS) for _ in range(self.parts)]
+            for _ in range(self.rows)
+        ]
+        for row in made:
+            for counter in row:
+                self.builder.store(ir.Constant(COUNTERS, [0] * LANES), counter)
+        return made
+
+    def carry(self) -> None:
+        """From here on there are counters of carries, which count twice."""
+        self.carries = self._cleared()
 
     def pointer(self, address: Value, kind: Any) -> Value:
         return self.builder.inttoptr(address, kind.as_pointer())
@@ -71,14 +90,24 @@ class _Block:
         with cgutils.for_range(self.builder, count) as loop:
             yield loop.index
 
-    def add(self, row: int, part: int, value: Value) -> None:
-        counter = self.counters[row][part]
+    def add(self, row: int, part: int, value: Value, carry: bool = False) -> None:
+        counters = self.carries if carry else self.counters
+        assert counters is not None
+        counter = counters[row][part]
         self.builder.store(self.builder.add(self.builder.load(counter), value), counter)
+
+    def counted(self, row: int, part: int) -> Value:
+        """What a counter has come to."""
+        total = self.builder.load(self.counters[row][part])
+        if self.carries is None:
+            return total
+        twice = self.builder.load(self.carries[row][part])
+        return self.builder.add(total, self.builder.add(twice, twice))
 
     def finish(self, how: str, row: int, levels: Value, out: Value) -> None:
         """Write counters, or the bits of what a comparison with their levels says."""
         for part in range(self.parts):
-            counter = self.builder.load(self.counters[row][part])
+            counter = self.counted(row, part)
             if how == "counts":
                 self.store(counter, self.at(out, part, 4 * LANES))
                 continue
@@ -93,6 +122,7 @@ class _Given(NamedTuple):
     base: Value
     offsets: Value
     segments: Value
+    pixels: Value
     words: Value
     panel: Value
     mask: Value
@@ -106,32 +136,91 @@ def _count_bits(block: _Block, words: Value) -> Value:
 
 
 def _differing(block: _Block, given: _Given, masked: bool) -> None:
-    """Count the bits of rows that differ from those of filters, where there is a mask in it."""
-    base, offsets, segments, words, panel, mask, rows = given
-    with block.repeated(segments) as segment:
-        offset = block.load(block.at(offsets, segment, 8), I64)
-        with block.repeated(words) as word:
-            place = block.builder.add(block.builder.mul(segment, words), word)
-            size = 4 * LANES * block.parts
-            here, there = (block.at(each, place, size) for each in (panel, mask))
-            filters = [
-                block.load(block.at(here, part, 4 * LANES), COUNTERS) for part in range(block.parts)
-            ]
-            index = block.builder.add(offset, word)
-            for row in range(block.rows):
-                at = block.builder.add(rows[row], index)
-                word_of_row = block.spread(block.load(block.at(base, at, 4), I32))
-                for part in range(block.parts):
-                    differ = block.builder.xor(word_of_row, filters[part])
-                    if masked:
-                        kept = block.load(block.at(there, part, 4 * LANES), COUNTERS)
-                        differ = block.builder.and_(differ, kept)
-                    block.add(row, part, _count_bits(block, differ))
+    """Count the bits of rows that differ from those of filters, where there is a mask in it.
+
+    Without one the words of a pixel are `pbnn.packed.bits.thirds`: the bits of three words that
+    differ are, at each place, a sum, which differs as the third one does, and a carry of two.
+    """
+    builder = block.builder
+    three = ir.Constant(I64, 3)
+    if not masked:
+        block.carry()
+    with block.repeated(given.segments) as segment:
+        offset = block.load(block.at(given.offsets, segment, 8), I64)
+        with block.repeated(given.pixels) as pixel:
+            before = builder.add(builder.mul(segment, given.pixels), pixel)
+            place = builder.mul(before, given.words)
+            index = builder.add(offset, builder.mul(pixel, given.words))
+            done: Value = ir.Constant(I64, 0)
+            if not masked:
+                triples = builder.udiv(given.words, three)
+                with block.repeated(triples) as triple:
+                    at = builder.mul(triple, three)
+                    _three_words(block, given, builder.add(place, at), builder.add(index, at))
+                done = builder.mul(triples, three)
+            with block.repeated(builder.sub(given.words, done)) as word:
+                at = builder.add(done, word)
+                _one_word(block, given, builder.add(place, at), builder.add(index, at), masked)
+
+
+def _filters(block: _Block, given: _Given, place: Value, part: int, panel: Value) -> Value:
+    """A word of 16 filters."""
+    start = block.at(panel, place, 4 * LANES * block.parts)
+    return block.load(block.at(start, part, 4 * LANES), COUNTERS)
+
+
+def _of_row(block: _Block, given: _Given, row: int, index: Value) -> Value:
+    """A word of a row, in all lanes."""
+    at = block.builder.add(given.rows[row], index)
+    return block.spread(block.load(block.at(given.base, at, 4), I32))
+
+
+def _one_word(block: _Block, given: _Given, place: Value, index: Value, masked: bool) -> None:
+    words = [_of_row(block, given, row, index) for row in range(block.rows)]
+    for part in range(block.parts):
+        filters = _filters(block, given, place, part, given.panel)
+        kept = _filters(block, given, place, part, given.mask) if masked else None
+        for row, word in enumerate(words):
+            differ = block.builder.xor(word, filters)
+            if kept is not None:
+                differ = block.builder.and_(differ, kept)
+            block.add(row, part, _count_bits(block, differ))
+
+
+def _three_words(block: _Block, given: _Given, place: Value, index: Value) -> None:
+    builder = block.builder
+    steps = [ir.Constant(I64, step) for step in range(3)]
+    words = [
+        [_of_row(block, given, row, builder.add(index, step)) for step in steps]
+        for row in range(block.rows)
+    ]
+    for part in range(block.parts):
+        filters = [
+            _filters(block, given, builder.add(place, step), part, given.panel) for step in steps
+        ]
+        for row in range(block.rows):
+            first, second, total = (
+                builder.xor(word, each) for word, each in zip(words[row], filters, strict=True)
+            )
+            block.add(row, part, _count_bits(block, total))
+            block.add(row, part, _count_bits(block, _carry(block, first, second, total)), True)
+
+
+def _carry(block: _Block, first: Value, second: Value, total: Value) -> Value:
+    """Where at least two of three bits are 1, of which the exclusive or is `total`."""
+    builder = block.builder
+    if _WIDE:
+        kind = ir.FunctionType(COUNTERS, [COUNTERS, COUNTERS, COUNTERS, I32])
+        name = "llvm.x86.avx512.pternlog.d.512"
+        table = cgutils.get_or_insert_function(builder.module, kind, name)
+        return builder.call(table, [first, second, total, ir.Constant(I32, 0xD4)])
+    one = builder.and_(builder.xor(first, second), builder.not_(total))
+    return builder.or_(builder.and_(first, second), one)
 
 
 def _summing(block: _Block, given: _Given, masked: bool) -> None:
     """Add up bytes of rows with the signs of filters, four at a time."""
-    base, offsets, segments, quads, panel, mask, rows = given
+    base, offsets, segments, _, quads, panel, mask, rows = given
     with block.repeated(segments) as segment:
         offset = block.load(block.at(offsets, segment, 8), I64)
         with block.repeated(quads) as quad:
@@ -179,7 +268,7 @@ def _add_dots(block: _Block, row: int, part: int, given: Value, signs: Value) ->
 
 @intrinsic(prefer_literal=True)
 def block(  # type: ignore[no-untyped-def]
-    _, parts, x, offsets, segments, words, panel, mask, out, places, filters, levels, outs
+    _, parts, x, offsets, segments, pixels, words, panel, mask, out, places, filters, levels, outs
 ):
     """What a kernel calls for one block of rows and 16 · `parts` filters.
 
@@ -187,17 +276,17 @@ def block(  # type: ignore[no-untyped-def]
     at a limit; of bytes (uint8) it adds up their products, which reach at least a level. `out` of
     bytes takes the bits of that comparison, of int32 the numbers themselves. `mask` may be None.
 
-    The tuples hold, for each row, its place in `x` in words, or bytes; `filters` are the bytes from
-    the start of `panel` and `mask` to the chunk; for each row the addresses of levels and outputs.
-    `words` are those of one of the `segments`, whose `offsets` are added to a row's place.
+    The tuples hold, for each row, its place in `x` in words, or bytes, and the addresses of levels
+    and outputs; `filters` are the bytes from the start of `panel` and `mask` to the chunk. Each of
+    the `segments`, whose `offsets` are added to a row's place, has so many `pixels` of `words`; of
+    bytes so many quads, and one pixel.
     """
-    work = _differing if x.dtype == types.uint32 else _summing
-    masked, rows = mask is not types.none, len(places)
+    of_words, masked = x.dtype == types.uint32, mask is not types.none
+    work, compared = (_differing, "<=") if of_words else (_summing, ">=")
+    rows = rows_of(of_words, masked)
     counts = out.dtype == types.int32
-    compared = "<=" if x.dtype == types.uint32 else ">="
-    signature = types.void(
-        parts, x, offsets, segments, words, panel, mask, out, places, filters, levels, outs
-    )
+    given = (offsets, segments, pixels, words, panel, mask, out, places, filters, levels, outs)
+    signature = types.void(parts, x, *given)
 
     def generate(context: Any, builder: Any, _: Any, args: list[Value]) -> Value:
         def address(place: int) -> Value:
@@ -205,11 +294,11 @@ def block(  # type: ignore[no-untyped-def]
             return builder.ptrtoint(array.data, I64)
 
         made = _Block(builder, rows, parts.literal_value)
-        panels = builder.add(address(5), args[9])
-        masks = builder.add(address(6), args[9]) if masked else panels
-        places, levels, outs = (cgutils.unpack_tuple(builder, args[i]) for i in (8, 10, 11))
-        given = _Given(address(1), address(2), args[3], args[4], panels, masks, places)
-        work(made, given, masked)
+        panels = builder.add(address(6), args[10])
+        masks = builder.add(address(7), args[10]) if masked else panels
+        places, levels, outs = (cgutils.unpack_tuple(builder, args[i]) for i in (9, 11, 12))
+        sizes = args[3], args[4], args[5]
+        work(made, _Given(address(1), address(2), *sizes, panels, masks, places), masked)
         for row in range(rows):
             made.finish("counts" if counts else compared, row, levels[row], outs[row])
         return context.get_dummy_value()

@@ -1,4 +1,4 @@
-"""Files of packed networks: all comes back, and what is damaged, forged or none of ours does not."""
+"""Files of packed networks: all comes back, and nothing of what is damaged, forged or foreign."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import math
 import os
 import pickle
 import random
+import re
 import struct
 import tracemalloc
 import zipfile
@@ -95,8 +96,9 @@ def opened(tmp_path):
         try:
             return load(path)
         except ValueError as error:
-            assert str(path) in str(error)
-            return None
+            told = str(error)
+        assert str(path) in told
+        return None
 
     return read
 
@@ -115,9 +117,8 @@ def parts_of(content):
 def joined(header, tensors, sealed=True):
     """A file of a header and tensors, with its seal made anew, or left."""
     if sealed:
-        with contextlib.suppress(ValueError):  # no number has no seal
-            header = header | {"seal": seal_of(header, tensors)}
-    return to_bytes(tensors, metadata={"pbnn": json.dumps(header)})
+        header = header | {"seal": seal_of(header, tensors)}
+    return to_bytes(tensors, metadata={"pbnn": json.dumps(header, sort_keys=True)})
 
 
 def framed(outer, payload=b""):
@@ -260,6 +261,29 @@ def test_no_bit_can_be_turned(networks, opened, name):
     assert accepted(opened, ((at, turned(at)) for at in range(len(content)))) == []
 
 
+def test_another_text_of_the_same_header_is_refused(networks, opened):
+    content = content_of(networks["mode"])
+    header, tensors = parts_of(content)
+    written = json.dumps(header, sort_keys=True)
+    assert opened(to_bytes(tensors, metadata={"pbnn": written})) is not None
+    risk = repr(header["certificate"]["risk_upper"])
+    others = [written + " ", written.replace(", ", ","), json.dumps(header, indent=1)]
+    others += [json.dumps(dict(reversed(header.items()))), '{"kind": 1, ' + written[1:]]
+    for old, new in (
+        *(("5e-05", "5E-05"), ("5e-05", "0.00005"), ("0.5", "0.50"), (risk, risk + "1")),
+        *(
+            ("digits", "d\\u0069gits"),
+            ("digits", "di\\/gits".replace("/", "u0067")),
+        ),
+        ("true", "true "),
+    ):
+        assert old in written
+        others.append(written.replace(old, new))
+    same = [each for each in others if json.loads(each) == header]
+    assert len(same) > 7
+    assert accepted(opened, ((o, to_bytes(tensors, metadata={"pbnn": o})) for o in others)) == []
+
+
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_no_piece_can_be_overwritten(networks, tmp_path_factory, data):
@@ -275,15 +299,22 @@ def test_no_piece_can_be_overwritten(networks, tmp_path_factory, data):
     if changed == content:
         assert load(path).fingerprint() == networks["draws"].fingerprint()
         return
-    with pytest.raises(ValueError, match="network.pbnn"):
+    with pytest.raises(ValueError, match=re.escape(str(path))):
         load(path)
 
 
 # Fields of the header
 
 
-def odd_ones(value):
-    """What a field may be changed into: other types first."""
+def odd_ones(value, listed):
+    """What a field, or one of a list, may be changed into: other types first."""
+    if listed:
+        yield from (None, [value])
+        if isinstance(value, int):
+            yield from (0, value - 1, value + 1, -value, float(value), LARGEST + 1, 2**63)
+        else:
+            yield from ("", *KNOWN)
+        return
     yield from (None, True, 1, 0.5, "x", [], {}, [value], {"x": value}, math.nan)
     if type(value) is bool:
         yield not value
@@ -322,7 +353,7 @@ def changes_of(header, leave=()):
     for path in places_in(header):
         if (path[0] == "members" and path[1:2] > (0,)) or set(leave) & set(path[:-1]):
             continue
-        for value in odd_ones(at(header, path)):
+        for value in odd_ones(at(header, path), isinstance(path[-1], int)):
             changed = copy.deepcopy(header)
             at(changed, path[:-1])[path[-1]] = value
             yield path, changed
@@ -363,7 +394,7 @@ def test_no_field_can_be_changed(networks, opened, name):
     assert joined(header, tensors) == joined(header, tensors, sealed=False)
     was, before = json.dumps(header), network.fingerprint()
     legal, draw = {}, random.Random(name)
-    leave = () if name == "mode" else ("geometry", "certificate", "data")
+    leave = ("certificate",) if name == "mode" else ("certificate", "data", "geometry")
     for path, changed in changes_of(header, leave):
         if json.dumps(changed) == was:
             continue
@@ -459,10 +490,10 @@ def forged_sizes(content):
         yield geometry, joined(layer_changed(header, **geometry), tensors)
     for shape in ((0, HUGE), (HUGE, 0), (0, 2**62)):
         yield shape, joined(header, tensors | {"0.0.bits": np.zeros(shape, np.uint8)})
-    many = {f"0.0.odd{number}": np.zeros(0, np.uint8) for number in range(5000)}
+    many = {f"0.0.odd{number}": np.zeros(0, np.uint8) for number in range(3000)}
     yield "tensors", joined(header, tensors | many)
-    yield "members", joined(header | {"members": header["members"] * 5000}, tensors)
-    yield "layers", joined(header | {"members": [header["members"][0] * 5000]}, tensors)
+    yield "members", joined(header | {"members": header["members"] * 1000}, tensors)
+    yield "layers", joined(header | {"members": [header["members"][0] * 1000]}, tensors)
     yield "no layers", joined(header | {"members": [[]] * 5000}, tensors)
     steps = copy.deepcopy(header)
     steps["members"][0][-1]["steps"] *= 5000
@@ -478,7 +509,7 @@ def forged_sizes(content):
     ):
         yield change, framed(outer | {"0.0.bits": outer["0.0.bits"] | change}, payload)
     yield "longest", framed({"__metadata__": {"pbnn": "[" + " " * LONGEST + "]"}})
-    for depth in (100, 900, 10**4, 10**6):
+    for depth in (100, 900, 10**5):
         for deep in ("[" * depth + "]" * depth, '{"members":' * depth + "0" + "}" * depth):
             yield depth, framed({"__metadata__": {"pbnn": deep}})
             yield depth, framed({"__metadata__": {"pbnn": f'{{"schema_version": {deep}}}'}})
@@ -503,9 +534,9 @@ def test_a_deep_certificate_does_not_hold(networks, opened):
     header, tensors = parts_of(content_of(networks["mode"]))
     told = 0
     for depth in range(50, 1000, 10):
-        deep = json.loads("[" * depth + "]" * depth)
-        certificate = header["certificate"] | {"predictor": deep}
         with contextlib.suppress(RecursionError):
+            deep = json.loads("[" * depth + "]" * depth)
+            certificate = header["certificate"] | {"predictor": deep}
             if found := opened(joined(header | {"certificate": certificate}, tensors)):
                 told += 1
                 assert [check.holds for check in verify(found)] == [False]
@@ -562,7 +593,7 @@ def test_strangers_are_refused_and_never_run(opened, tmp_path):
 def test_a_checkpoint_is_no_packed_network(dtype, tmp_path):
     path = tmp_path / "net.safetensors"
     save_checkpoint(path, PBGNet(5, (3,), generator=generator(0, "net")).to(dtype))
-    with pytest.raises(ValueError, match="net.safetensors"):
+    with pytest.raises(ValueError, match=re.escape(str(path))):
         load(path)
 
 
