@@ -62,7 +62,9 @@ class CertifyCommand(Common):
     drawn (the disintegrated bound), of the most probable network (by the length of its code), or of
     a vote of networks that are drawn (their log-ratios add up). With --fixed nothing is paid: then
     the network must be made of the prior split alone, which is your word. What else is yours: the
-    checkpoint's prior must not depend on the certification split.
+    checkpoint's prior must not depend on the certification split. Batch normalisation, γ and β
+    with it, has no price and must come from the prior split: `freeze_statistics` before
+    `save_checkpoint` says so.
     """
 
     model: Path
@@ -77,6 +79,9 @@ class CertifyCommand(Common):
     """Networks of a vote."""
     fixed: bool = False
     """The network, posterior and all, was made of the prior split alone."""
+    norms_of_prior: bool = False
+    """The checkpoint's batch normalisation, not frozen, was trained on the prior split alone: your
+    word."""
     prior: str = "as in the checkpoint"
     """What the prior is and on which data it was chosen: it stands in the certificate."""
     delta: float = 0.05
@@ -104,11 +109,11 @@ class CertifyCommand(Common):
         splits = splits_of(task, data)
         prices: dict[str, Any] = {"fixed": True}
         if is_packed(self.model):
-            if not self.fixed:
-                raise ValueError("`model` must be a checkpoint, or --fixed, got a packed file.")
-            packed = load_packed(self.model)
+            packed = self.certified_before(data)
         else:
             packed, prices = self.packed_of(task, splits)
+            data |= {"predictor": self.predictor, "members": self.members}
+            data |= {"statistics_of": self.statistics_of}
         budget = Budget(self.delta, self.seeds, self.choices, "deployed")
         packed = certify(packed, task, splits, budget, self.prior, self.seed, **prices, **self.how)
         packed = dataclasses.replace(packed, data=data)
@@ -123,31 +128,33 @@ class CertifyCommand(Common):
         """Error of the same predictor on the test split."""
         return error_on_test(packed, task, splits, **self.how)
 
+    def certified_before(self, data: dict[str, Any]) -> PackedNetwork:
+        """A packed file that was fixed beforehand, also by its own account."""
+        packed = load_packed(self.model)
+        if not self.fixed:
+            raise ValueError("`model` must be a checkpoint, or --fixed, got a packed file.")
+        theorem = (packed.certificate or {}).get("theorem", "clopper_pearson")
+        if theorem != "clopper_pearson":
+            raise ValueError(
+                f"`model` must be fixed beforehand, and {self.model} paid for a posterior "
+                f"({theorem}): certify its checkpoint."
+            )
+        if odd := [name for name in data if (packed.data or data).get(name) != data[name]]:
+            known = {name: (packed.data or {}).get(name) for name in odd}
+            raise ValueError(f"`model` must be made with the same splits, got {known} there.")
+        return packed
+
     def packed_of(self, task: Task, splits: Splits) -> tuple[PackedNetwork, dict[str, Any]]:
         """The packed network of a checkpoint, and what is paid for it."""
-        import torch
-
-        from pbnn.packed import deployed, pack, price
-        from pbnn.seeding import generator
+        from pbnn.layers import freeze_statistics, statistics_splits
+        from pbnn.packed import price
+        from pbnn.packed.from_data import made_of, origin_of
 
         network = checkpoint_of(self.model)
-        hashes = splits.hashes(task)
-        part = "prior" if len(splits.prior) else "feature"
-        few = getattr(splits, part)[: self.statistics_of]
-        if network.config["batch_norm"] and len(few) < 2:
-            raise ValueError(
-                "`prior_share` or `feature_examples` must leave examples for the statistics of "
-                f"batch normalisation, got {len(few)}."
-            )
-        networks = deployed(
-            network,
-            self.predictor,
-            torch.from_numpy(task.x[few]),
-            hashes[part],
-            generator(self.seed, "deployed"),
-            members=self.members,
-        )
-        packed = pack(networks, **bytes_of(task.x))
+        if self.norms_of_prior and statistics_splits(network) == {None}:
+            freeze_statistics(network, origin_of(task, splits)[0])
+        how = (self.predictor, self.members, self.statistics_of, self.seed)
+        packed = made_of(network, task, splits, *how)
         if self.fixed:
             return packed, {"fixed": True}
         if self.predictor == "mode":
@@ -161,7 +168,8 @@ class VerifyCommand(Common):
 
     Without data: the seal, the arithmetic of the bound in interval arithmetic, that it is of these
     very bits and of this kind of predictor. With --data the certification split and the errors on
-    it are counted again; with --posterior the price is computed again.
+    it are counted again; with --posterior the price is computed again; with both the network is
+    drawn and packed again, which shows that its thresholds are those of the checkpoint, too.
     """
 
     file: Path
@@ -169,7 +177,8 @@ class VerifyCommand(Common):
     data: str | None = None
     """The data set it names, to look at it again."""
     posterior: Path | None = None
-    """The checkpoint it was made of, to compute its price again."""
+    """The checkpoint it was made of, to compute its price again; with --data also to draw and pack
+    it again."""
 
     def run(self) -> int:
         """0 if all that was looked at holds."""
@@ -186,17 +195,27 @@ class VerifyCommand(Common):
             from pbnn.packed import price
 
             theorem = (packed.certificate or {}).get("theorem", "")
-            more["price"] = price(checkpoint_of(self.posterior), packed, theorem)
+            network = checkpoint_of(self.posterior)
+            if theorem in PRICED:
+                more["price"] = price(network, packed, theorem)
         checks = verify(packed, **more, **self.how)
+        if self.posterior is not None and self.data is not None:
+            from pbnn.packed.from_data import made_again
+
+            checks.append(made_again(packed, network, more["task"], more["splits"]))
         told = show(checks)
         if self.data is not None:
             error = error_on_test(packed, more["task"], more["splits"], **self.how)
             print(f"error on {len(more['splits'].test)} test examples: {error:.4f}")
         if not told:
+            theorem = (packed.certificate or {}).get("theorem", "")
             left = [] if self.data else ["the data (--data)"]
-            priced = (packed.certificate or {}).get("kl") and not self.posterior
-            left += ["the price (--posterior)"] if priced else []
+            left += ["price and origin (--posterior)"] if not self.posterior else []
             print(f"holds{', as far as looked at: not ' + ', '.join(left) if left else ''}")
+            word = (
+                "that it was fixed" if theorem == "clopper_pearson" else "that its prior was fixed"
+            )
+            print(f"its maker's word: {word} before the certification examples were seen")
         return told
 
 
@@ -293,6 +312,9 @@ class BenchCommand(Common):
         return 0
 
 
+PRICED = ("rivasplata", "occam")
+"""Theorems by which weights have a price."""
+
 COMMANDS: dict[str, Any] = {
     "certify": CertifyCommand,
     "verify": VerifyCommand,
@@ -315,7 +337,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print("\nInterrupted: nothing was written.", file=sys.stderr)
+        print("\nInterrupted.", file=sys.stderr)
         code = 130
     raise SystemExit(code)
 
@@ -323,7 +345,10 @@ def main() -> None:
 def splits_of(task: Task, made: dict[str, Any]) -> Splits:
     """The splits of a data set as a file says they are made."""
     known = {name: made[name] for name in ("prior", "feature", "seed") if name in made}
-    return cut(task, **known)
+    try:
+        return cut(task, **known)
+    except TypeError as error:
+        raise ValueError(f"`data` of the file makes no splits: {error}") from error
 
 
 def is_packed(path: Path) -> bool:
@@ -344,14 +369,6 @@ def checkpoint_of(path: Path) -> BLRNet:
         got = type(network).__name__
         raise ValueError(f"`model` must be the checkpoint of a BLRNet, got that of a {got}.")
     return network
-
-
-def bytes_of(x: Any) -> dict[str, Any]:
-    """How `pack` reads inputs: as bytes times 1/255 or 1/16, or as numbers where they are none."""
-    for levels in (255, 16):
-        if np.array_equal(x, (np.rint(x * levels) / levels).astype(x.dtype)) and x.min() >= 0:
-            return {"input": "uint8", "scale": 1 / levels}
-    return {"input": "real"}
 
 
 def shape_of(packed: PackedNetwork) -> str:

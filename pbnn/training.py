@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pbnn.baselines import MLP, RealNet
 from pbnn.files import check_schema_version, write_atomic
+from pbnn.layers import StochasticBatchNorm, statistics_splits
 from pbnn.networks import ABNet, BLRNet, PBGNet, SignNetwork
 from pbnn.objectives import Objective
 
@@ -334,7 +335,10 @@ class ProgressBar:
 
 
 def save_checkpoint(path: str | os.PathLike[str], network: Network) -> None:
-    """Write posterior, prior and frozen statistics as safetensors, with the configuration."""
+    """Write posterior, prior and statistics as safetensors, with the configuration.
+
+    Batch normalisation that is frozen stays so, of the split that it was frozen with.
+    """
     write_atomic(path, checkpoint_bytes(network))
 
 
@@ -347,10 +351,22 @@ def checkpoint_bytes(network: Network) -> bytes:
         "network": type(network).__name__,
         "config": network.config,
     }
+    if frozen := _frozen(network):
+        header["statistics"] = frozen
     # Not by save_file, which leaves a file that nobody else may read.
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
     content: bytes = save(state, metadata={"pbnn": json.dumps(header)})
     return content
+
+
+def _frozen(network: nn.Module) -> dict[str, str]:
+    """The split of each frozen batch normalisation by name, "" if it was changed since."""
+    norms = {
+        name: part
+        for name, part in network.named_modules()
+        if isinstance(part, StochasticBatchNorm) and part.frozen
+    }
+    return {name: next(iter(statistics_splits(part))) or "" for name, part in norms.items()}
 
 
 def load_checkpoint(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Network:
@@ -385,6 +401,11 @@ def load_checkpoint(path: str | os.PathLike[str], *, device: torch.device | str 
             make["source"] = torch.Generator(device).manual_seed(0)
         network = NETWORKS[header["network"]](**header["config"], **make)
         network.load_state_dict(state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        for name, split in header.get("statistics", {}).items():
+            norm = network.get_submodule(name)
+            if not isinstance(norm, StochasticBatchNorm) or not isinstance(split, str):
+                raise ValueError(f"`statistics` must be of batch normalisation, got {name!r}")
+            norm.freeze(split)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: the tensors do not fit the configuration: {error}.") from error
     return network.eval()

@@ -17,10 +17,12 @@ from pbnn import cli
 from pbnn.certificates import Certificate
 from pbnn.certificates.statement import closed
 from pbnn.data import cut, load
+from pbnn.layers import freeze_statistics
 from pbnn.networks import BLRNet, PBGNet
 from pbnn.packed import available
 from pbnn.packed import load as load_packed
 from pbnn.packed import save as save_packed
+from pbnn.packed.from_data import bytes_of
 from pbnn.seeding import generator
 from pbnn.training import save_checkpoint
 
@@ -35,6 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network.adopt_as_prior()
     for block in network.layers():
         block.layer.weight.half_logit.data.mul_(1.05)
+    task = load("digits")
+    freeze_statistics(network, cut(task, prior=0.5).hashes(task)["prior"])
     save_checkpoint(home / "model.safetensors", network)
     return home
 
@@ -94,7 +98,9 @@ def test_a_file_holds_what_its_data_and_posterior_say(
     assert pbnn(monkeypatch, "verify", path, "--data", "digits", "--posterior", posterior) == 0
     text = capsys.readouterr().out
     assert "FAILED" not in text
-    assert all(f"ok     {what}" in text for what in ("arithmetic", "price", "split", "risk"))
+    assert all(
+        f"ok     {what}" in text for what in ("arithmetic", "price", "split", "risk", "made again")
+    )
     error = float((packed.predict(task.x[splits.test]) != task.y[splits.test]).mean())
     assert f"error on {len(splits.test)} test examples: {error:.4f}" in text
 
@@ -102,7 +108,8 @@ def test_a_file_holds_what_its_data_and_posterior_say(
 def test_what_was_not_looked_at_is_named(certified, monkeypatch, capsys):
     assert pbnn(monkeypatch, "verify", certified("draw")) == 0
     text = capsys.readouterr().out
-    assert "not the data (--data), the price (--posterior)" in text
+    assert "not the data (--data), price and origin (--posterior)" in text
+    assert "its prior was fixed before" in text
 
 
 def test_a_fixed_network_pays_nothing(certified, folder, monkeypatch, capsys):
@@ -116,6 +123,12 @@ def test_a_fixed_network_pays_nothing(certified, folder, monkeypatch, capsys):
     assert "--fixed" in capsys.readouterr().err
     assert pbnn(monkeypatch, *words, "--fixed") == 0
     assert load_packed(again).certificate["bound"] == certificate["bound"]
+    # Not with the examples that its prior was made of, nor if it has paid for a posterior.
+    assert pbnn(monkeypatch, *words, "--fixed", "--prior-share", "0.1") == 2
+    assert "same splits" in capsys.readouterr().err
+    drawn = ["certify", certified("draw"), "--data", "digits", "--out", again, "--fixed"]
+    assert pbnn(monkeypatch, *drawn) == 2
+    assert "paid for a posterior" in capsys.readouterr().err
 
 
 def test_choices_and_seeds_share_delta(certified, folder, monkeypatch):
@@ -138,6 +151,52 @@ def test_a_forged_risk_is_found_with_the_data(certified, folder, monkeypatch, ca
     posterior = folder / "model.safetensors"
     assert pbnn(monkeypatch, "verify", forged, "--posterior", posterior) == 1
     assert "FAILED price" in capsys.readouterr().out
+
+
+def test_normalisation_of_unknown_origin_is_refused(folder, monkeypatch, capsys):
+    """γ and β have no price: one that learned them from the certification points fits labels."""
+    network = BLRNet((1, 8, 8), "8C3-MP2-SM10", start=0.9, generator=generator(0, "prior"))
+    path, out = folder / "unfrozen.safetensors", folder / "unfrozen.pbnn"
+    save_checkpoint(path, network)
+    words = ["certify", path, "--data", "digits", "--out", out]
+    assert pbnn(monkeypatch, *words) == 2
+    assert "not frozen" in capsys.readouterr().err
+    assert pbnn(monkeypatch, *words, "--norms-of-prior") == 0
+    freeze_statistics(network, "another split")
+    save_checkpoint(path, network)
+    assert pbnn(monkeypatch, *words, "--norms-of-prior") == 2
+    assert "another split" in capsys.readouterr().err
+    task = load("digits")
+    freeze_statistics(network, cut(task, prior=0.5).hashes(task)["prior"])
+    network.layers()[0].tail.norm.beta.data.add_(1.0)  # moved since
+    save_checkpoint(path, network)
+    assert pbnn(monkeypatch, *words, "--norms-of-prior") == 2
+    assert "changed since" in capsys.readouterr().err
+
+
+def test_moved_thresholds_are_found_by_making_it_again(certified, folder, monkeypatch, capsys):
+    """Signs and price stay what they were; only the network is another one."""
+    packed = load_packed(certified("draw"))
+    first, *others = packed.members[0]
+    tail = dataclasses.replace(first.tail, level=first.tail.level + 40)
+    moved = dataclasses.replace(
+        packed, members=((dataclasses.replace(first, tail=tail), *others),), certificate=None
+    )
+    task = load("digits")
+    honest = Certificate.from_dict(packed.certificate)
+    errors = moved.errors(*(v[cut(task, prior=0.5).certification] for v in (task.x, task.y)))
+    better = closed(
+        dataclasses.replace(honest, risk=errors / honest.n, network=moved.fingerprint())
+    )
+    forged = folder / "moved.pbnn"
+    save_packed(forged, moved.certified(better.to_dict()))
+    words = ["verify", forged, "--data", "digits"]
+    assert pbnn(monkeypatch, *words) == 0
+    capsys.readouterr()
+    assert pbnn(monkeypatch, *words, "--posterior", folder / "model.safetensors") == 1
+    text = capsys.readouterr().out
+    assert "ok     price" in text
+    assert "FAILED made again: the same signs, other thresholds" in text
 
 
 def test_damage_and_wrong_files_are_told_without_a_traceback(
@@ -220,13 +279,14 @@ cli.main()
 
 def test_what_a_byte_stands_for_is_seen():
     pixels = np.arange(256, dtype=np.float32) / np.float32(255)
-    assert cli.bytes_of(pixels) == {"input": "uint8", "scale": 1 / 255}
-    assert cli.bytes_of(load("digits").x) == {"input": "uint8", "scale": 1 / 16}
-    assert cli.bytes_of(torch.randn(5, generator=generator(0, "x")).numpy()) == {"input": "real"}
+    assert bytes_of(pixels) == {"input": "uint8", "scale": 1 / 255}
+    assert bytes_of(load("digits").x) == {"input": "uint8", "scale": 1 / 16}
+    assert bytes_of(torch.randn(5, generator=generator(0, "x")).numpy()) == {"input": "real"}
 
 
 def test_the_certificate_says_how_the_splits_are_made(certified):
     data = load_packed(certified("draw")).data
     assert json.dumps(data, sort_keys=True) == (
-        '{"feature": 0, "prior": 0.5, "seed": 42, "task": "digits"}'
+        '{"feature": 0, "members": 3, "predictor": "draw", "prior": 0.5, "seed": 42, '
+        '"statistics_of": 2000, "task": "digits"}'
     )

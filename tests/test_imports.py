@@ -59,7 +59,7 @@ ONLY = {
     "cluster": set(),
     "packed": {
         *("baselines", "binarize", "certificates", "data", "ensembles", "files", "functional"),
-        *("layers", "networks"),
+        *("layers", "networks", "seeding"),
     },
     "export": {"files", "packed"},
     "sweep": {"cluster", "files"},

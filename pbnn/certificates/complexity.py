@@ -165,6 +165,8 @@ def _diagonal_log_ratio(q: Posterior, weight: Tensor) -> Terms:
 
 
 def _bernoulli_log_ratio(q: Posterior, weight: Tensor) -> Terms:
+    if not bool((weight.abs() == 1).all()):
+        raise ValueError("`drawn` must have weights ±1, got others.")
     (up, theirs_up), (down, theirs_down) = _log_probabilities(q)
     own = torch.where(weight > 0, up, down)
     return [own, -torch.where(weight > 0, theirs_up, theirs_down)]

@@ -14,6 +14,9 @@ from pbnn.certificates.statement import (
     stated,
 )
 
+LEAST = -30.0
+"""Nats below which ln dQ/dP of a draw of Q, or of several, falls with probability e⁻³⁰ at most."""
+
 
 def certify_known(
     identity: str,
@@ -39,10 +42,15 @@ def certify_known(
     vote : bool
         Whether it is a vote of several.
     """
+    if log_ratio is not None and not log_ratio >= LEAST:
+        raise ValueError(
+            f"`log_ratio` must be at least {LEAST}, below which no draw of its own posterior "
+            f"comes, got {log_ratio}."
+        )
     if not 0 <= errors <= n or n < 1:
         raise ValueError(f"`errors` must lie in 0, …, n, got {errors} of {n}.")
     priced = {"rivasplata": log_ratio, "occam": nats}
-    given = {theorem: price for theorem, price in priced.items() if price is not None}
+    given = {theorem: float(price) for theorem, price in priced.items() if price is not None}
     if len(given) + fixed != 1:
         raise ValueError(
             "`log_ratio`, `nats` or `fixed` must be given, one of them, got "

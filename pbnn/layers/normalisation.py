@@ -111,7 +111,7 @@ class StochasticBatchNorm(nn.Module):
         ----------
         split : str
             Hash of the split that all of them come from (`Splits.hashes`): a certificate asks for
-            it. Not part of a checkpoint.
+            it.
         """
         self.split, self.digest = split, _digest(self)
         self.gamma.requires_grad_(False)

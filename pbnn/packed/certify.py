@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from pbnn.certificates import (
     check_splits,
 )
 from pbnn.certificates import verify as verify_arithmetic
+from pbnn.certificates.known import LEAST
 from pbnn.certificates.statement import EVENTS
 from pbnn.data import Splits, Task
 from pbnn.files import check_schema_version
@@ -79,8 +81,9 @@ def certify(
     Bounds. https://arxiv.org/abs/2006.13057. Blumer, Ehrenfeucht, Haussler, Warmuth (1987).
     Clopper, Pearson (1934).
     """
-    provenance = Provenance(prior, seed, splits.hashes(task))
-    check_splits(set(network.statistics), provenance)
+    hashes = splits.hashes(task)
+    provenance = Provenance(prior, seed, hashes)
+    check_splits(set(network.statistics), with_examples(provenance, splits))
     at = splits.certification
     errors = network.errors(task.x[at], task.y[at], backend=backend, threads=threads)
     certificate = certify_known(
@@ -95,6 +98,12 @@ def certify(
         fixed=fixed,
     )
     return network.certified(certificate.to_dict())
+
+
+def with_examples(provenance: Provenance, splits: Splits) -> Provenance:
+    """Without the hashes of splits that are empty, which nothing comes from."""
+    kept = {name: h for name, h in provenance.splits.items() if len(getattr(splits, name, ()))}
+    return dataclasses.replace(provenance, splits=kept)
 
 
 class Check(NamedTuple):
@@ -165,11 +174,15 @@ def verify(
     look("network", certificate.network == network.fingerprint(), "its fingerprint")
     try:
         check_splits(set(network.statistics), certificate.provenance)
-        look("batch normalisation", True, "of the prior's or the feature split, if there is any")
+        told = "said to be of the prior's or the feature split" if network.statistics else "none"
+        look("batch normalisation", True, told)
     except ValueError as error:
         look("batch normalisation", False, str(error))
+    if certificate.theorem == "rivasplata":
+        told = f"{certificate.kl:.6g} nats, of a draw at least {LEAST:.0f}"
+        look("log-ratio", certificate.kl >= LEAST, told)
     if price is not None:
-        told = f"{certificate.kl:.6g} nats, and {price:.6g} computed again"
+        told = f"{certificate.kl:.6g} nats, and {price:.6g} of these signs"
         look("price", abs(certificate.kl - price) <= CLOSE * max(1.0, abs(price)), told)
     if task is not None and splits is not None:
         own, at = certificate.provenance.splits, splits.certification
@@ -179,6 +192,9 @@ def verify(
         errors = network.errors(task.x[at], task.y[at], backend=backend, threads=threads)
         told = f"{certificate.risk:.6g}, and {errors} of {len(at)} errors"
         look("risk", certificate.risk == errors / len(at), told)
+        origins = set(with_examples(certificate.provenance, splits).splits.values())
+        told = "a split that has examples" if network.statistics else "there are none"
+        look("statistics", set(network.statistics) <= origins, told)
     return checks
 
 
@@ -222,8 +238,10 @@ def _is_count(value: Any) -> bool:
 
 
 def _told(c: Certificate) -> str:
-    delta = c.budget.each()
+    budget = c.budget
+    counted = budget.seeds * budget.choices
+    among = f", for all {counted} that it counts" if counted > 1 else ""
     return (
-        f"{c.predictor}: risk at most {c.bound:.6g} with probability at least 1 − {delta:.3g} over "
-        f"{c.n} examples ({c.theorem})"
+        f"{c.predictor}: risk at most {c.bound:.6g} with probability at least "
+        f"1 − {budget.delta:.3g}{among}, over {c.n} examples ({c.theorem})"
     )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pbnn.certificates import code_length, log_ratio_upper
-from pbnn.layers import freeze_statistics
+from pbnn.layers import freeze_statistics, statistics_splits
 from pbnn.networks import BinaryNetwork, BLRNet, binarise
 from pbnn.packed.layers import BitLayer
 from pbnn.packed.network import PackedNetwork
@@ -31,11 +31,13 @@ def deployed(
 ) -> list[BinaryNetwork]:
     """What is deployed of a posterior: one drawn network, the most probable one, or some that vote.
 
-    Batch normalisation of each has the statistics that these inputs have in it, frozen.
+    Batch normalisation of each has the statistics that these inputs have in it, frozen. Its γ and β
+    are those of the network, for which no divergence pays: they must come from the same split.
 
     Parameters
     ----------
     network : BLRNet
+        Its batch normalisation frozen on that split (`freeze_statistics`) and as it was then.
     predictor : {"draw", "mode", "vote"}
     x : Tensor, shape (n, channels, height, width)
         Inputs of the prior's or the feature split, some thousand; may be empty without batch
@@ -50,12 +52,13 @@ def deployed(
     Raises
     ------
     ValueError
-        For an unknown predictor, or no member.
+        For an unknown predictor, no member, or batch normalisation of unknown origin.
 
     Examples
     --------
     >>> network = BLRNet((1, 8, 8), "4C3-MP2-SM10", generator=torch.Generator().manual_seed(0))
     >>> images = torch.rand(20, 1, 8, 8)
+    >>> freeze_statistics(network, "a hash")
     >>> vote = deployed(network, "vote", images, "a hash", torch.Generator(), members=3)
     >>> len(vote), vote[0](images).shape
     (3, torch.Size([20, 10]))
@@ -64,6 +67,12 @@ def deployed(
         raise ValueError(f"`predictor` must be 'draw', 'mode' or 'vote', got {predictor!r}.")
     if members < 1:
         raise ValueError(f"`members` must be a positive integer, got {members}.")
+    if odd := statistics_splits(network) - {split}:
+        told = sorted("not frozen" if each is None else each or "changed since" for each in odd)
+        raise ValueError(
+            "`network` must have batch normalisation frozen on the split of `x`, as γ and β have "
+            f"no price, got {', '.join(told)}."
+        )
     count = members if predictor == "vote" else 1
     found = [_one(network, predictor, generator) for _ in range(count)]
     if network.config["batch_norm"]:
@@ -100,7 +109,8 @@ def price(network: BLRNet, packed: PackedNetwork, theorem: str) -> float:
     if theorem not in ("rivasplata", "occam"):
         raise ValueError(f"`theorem` must be 'rivasplata' or 'occam', got {theorem!r}.")
     each = [_price(network, layers, theorem) for layers in packed.members]
-    return each[0] if len(each) == 1 else math.nextafter(math.fsum(each) * (1 + 2**-50), math.inf)
+    total, size = math.fsum(each), math.fsum(map(abs, each))
+    return each[0] if len(each) == 1 else math.nextafter(total + 2**-50 * size, math.inf)
 
 
 def _price(network: BLRNet, layers: Sequence[object], theorem: str) -> float:
@@ -110,8 +120,8 @@ def _price(network: BLRNet, layers: Sequence[object], theorem: str) -> float:
         got = f"{len(layers)} of {len(blocks)} layers"
         raise ValueError(f"`packed` must be of the network's shape, got {got}.")
     for block, layer in zip(blocks, layers, strict=True):
-        if not isinstance(layer, BitLayer):
-            raise ValueError("`packed` must have weights ±1, got real ones.")
+        if not isinstance(layer, BitLayer) or layer.mask is not None:
+            raise ValueError("`packed` must have weights ±1, got real ones or zeros.")
         weight = torch.from_numpy(layer.weight().transpose(0, 3, 1, 2).copy())
         if weight.numel() != block.weight.numel() or len(weight) != len(block.weight):
             raise ValueError(f"`packed` must be of the network's shape, got {layer.name!r}.")

@@ -105,12 +105,14 @@ def fused(x: Array, value: Array) -> Array:
         return x * value[0] + value[1]
     product, summand = x.astype(np.float64) * value[0], value[1].astype(np.float64)
     total = product + summand
-    back = total - product
-    lost = (product - (total - back)) + (summand - back)
+    with np.errstate(invalid="ignore"):  # of what is not finite, where nothing is lost
+        back = total - product
+        lost = (product - (total - back)) + (summand - back)
     bits = total.view(np.int64)
     # Towards what was lost, if anything was and the last bit is 0.
     outwards = np.where((lost > 0) == (total > 0), 1, -1)
-    odd = np.where((lost != 0) & (bits & 1 == 0), bits + outwards, bits)
+    even = np.isfinite(total) & (lost != 0) & (bits & 1 == 0)
+    odd = np.where(even, bits + outwards, bits)
     return odd.view(np.float64).astype(np.float32)
 
 
@@ -161,8 +163,9 @@ class BitLayer:
         """From weights (width, channels, height, width) of −1, +1 and 0."""
         if not np.isin(weight, (-1, 0, 1)).all():
             raise ValueError(f"`{name}` must have weights −1, 0 or +1, got others.")
+        if input == "uint8" and geometry.fan_in * PIXEL >= 2**31:
+            raise ValueError(f"`{name}` must read fewer bytes than 2³¹/255, got {geometry.fan_in}.")
         last = np.ascontiguousarray(weight.transpose(0, 2, 3, 1))
-
         whole = bool((last != 0).all())
 
         def panels(bits: NDArray[np.bool_]) -> Panels:

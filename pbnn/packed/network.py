@@ -170,8 +170,10 @@ class PackedNetwork:
 
     def errors(self, x: Any, y: Any, *, backend: str = "auto", threads: int = 1) -> int:
         """How many of the inputs are not given their label."""
-        wrong = self.predict(x, backend=backend, threads=threads) != np.asarray(y)
-        return int(np.count_nonzero(wrong))
+        labels, truth = self.predict(x, backend=backend, threads=threads), np.asarray(y)
+        if labels.shape != truth.shape:
+            raise ValueError(f"`y` must have shape {labels.shape}, got {truth.shape}.")
+        return int(np.count_nonzero(labels != truth))
 
     def export_bits(self) -> dict[str, NDArray[np.int8]]:
         """Weights by the names of their layers, −1, +1 and 0 where pruned, in torch's shape.

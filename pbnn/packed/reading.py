@@ -132,8 +132,8 @@ def pack(
     scale : float
         Of bytes: 1/255 for pixels from 0 to 1.
     statistics : str
-        Hash of the split that batch normalisation comes from, where the network's is not frozen
-        with one (`freeze_statistics`): the caller's word, for a certificate.
+        Hash of the split that batch normalisation, with γ and β, comes from, where the network's is
+        not frozen with one (`freeze_statistics`): the caller's word, for a certificate.
 
     Raises
     ------
@@ -165,7 +165,8 @@ def pack(
     if any(reading != readings[0] for reading in readings):
         raise ValueError("`network` must be several that read the same inputs, got others.")
     shape, kind = readings[0]
-    known = {split or statistics for one in several for split in statistics_splits(one)}
+    origins = {split for one in several for split in statistics_splits(one)}
+    known = {statistics if split is None else split for split in origins}
     preprocessing = Preprocessing(shape, kind, float(scale) if kind == "uint8" else 1.0)
     return PackedNetwork(preprocessing, tuple(members), tuple(sorted(known)))
 
@@ -302,7 +303,7 @@ def _scores(stage: Stage, scale: float, whole: tuple[int, int] | None) -> Scores
         tuple((name, value.detach().cpu().numpy().copy()) for name, value in steps),
         np.dtype(str(dtype).removeprefix("torch.")),
     )
-    if whole is not None and dtype == torch.float32:
+    if whole is not None:
         # Of at most a million integers, evenly spread.
         low, high = whole
         every = torch.arange(low, high + 1, max(1, (high - low) // 10**6))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ def anytime(
     Parameters
     ----------
     network : PackedNetwork
-        Of several members, drawn independently.
+        Of several members, drawn independently. A certificate is of the vote of all of them.
     x : array
         Inputs, as for `PackedNetwork.scores`.
     alpha : float in [0, 1)
@@ -32,14 +33,22 @@ def anytime(
     """
     x = np.asarray(x)
 
+    signs = network.members[0][-1].geometry.width == 1
+
     def member(number: int) -> Any:
         def vote(rows: torch.Tensor) -> torch.Tensor:
             scores = network.scores(
                 x[rows.numpy()], backend=backend, threads=threads, member=number
             )
-            return torch.from_numpy(probabilities(scores))
+            shares = probabilities(scores)
+            # The first of a tie wins, which of labels is +1.
+            return torch.from_numpy(shares[:, ::-1].copy() if signs else shares)
 
         return vote
 
     members = [member(number) for number in range(len(network.members))]
-    return of_members(members, torch.arange(len(x)), alpha=alpha)
+    answer = of_members(members, torch.arange(len(x)), alpha=alpha)
+    if not signs:
+        return answer
+    labels, shares = 1 - 2 * answer.prediction, answer.probability.flip(1)
+    return dataclasses.replace(answer, prediction=labels, probability=shares)

@@ -35,17 +35,17 @@ def switches(
     shape : (width, rows, columns)
         Of the output, or one place for all.
     values : (low, high), or dtype
-        Integers that a cannot reach on either side, or all finite floats of this dtype.
+        Integers that a cannot reach on either side, or floats of this dtype, up to 2⁶⁰ in size.
     name : str
         Of the layer, for errors.
 
     Raises
     ------
     ValueError
-        If a channel is not a number.
+        If a channel is not a number, or its places go different ways.
     """
     if isinstance(values, torch.dtype):
-        greatest = torch.finfo(values).max
+        greatest = 2.0**60  # beyond it nothing changes, and nothing overflows up to it
         ends = order_of(torch.tensor([-greatest, greatest], dtype=values)).tolist()
         always, never, kind = -np.inf, np.inf, str(values).removeprefix("torch.")
 
@@ -74,7 +74,14 @@ def switches(
         of_last = up(middle) == last
         low, high = torch.where(of_last, low, middle), torch.where(of_last, middle, high)
     changes = (first != last).reshape(shape[0], -1)
-    flip = (first & ~last).reshape(shape[0], -1).any(1)
+    falls = (first & ~last).reshape(shape[0], -1).any(1)
+    rises = (last & ~first).reshape(shape[0], -1).any(1)
+    if bool((falls & rises).any()):
+        raise ValueError(
+            "`network` must not rise at some places of a channel and fall at others after "
+            f"{name!r}."
+        )
+    flip = falls
     constant = torch.where(last.reshape(shape[0], -1) ^ flip[:, None], always, never)
     level = np.where(changes.numpy(), value(high).reshape(shape[0], -1).numpy(), constant.numpy())
     ordered_by_place = np.ascontiguousarray(level.T.astype(kind))

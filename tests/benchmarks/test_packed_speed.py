@@ -1,4 +1,4 @@
-"""Packed layers and networks against torch's float32 in one run, as width and batch grow, and bytes.
+"""Packed layers against torch's float32 in one run, as width and batch grow, and a call's cost.
 
 ``pytest -s tests/benchmarks/test_packed_speed.py`` prints milliseconds and ratios measured in turn,
 binary operations a second, and the cost of a call. Nothing is asserted about time.

@@ -206,16 +206,24 @@ def test_what_no_network_can_be_is_refused(networks, opened, parts_of, joined):
     assert forged("lenet", 1, lambda layer, _: layer["geometry"].update(filling=-1)) is not None
 
     # Thresholds of places belong to windows that do not overlap, and one is for all places.
-    def with_places(layer, tensors, pool=2):
+    def with_places(layer, tensors, **pooling):
         layer["places"] = True
-        layer["geometry"]["pool"] = [pool, pool]
-        tensors["0.0.level"] = np.repeat(tensors["0.0.level"], 16 if pool == 2 else 9, axis=0)
+        layer["geometry"] |= pooling
+        tensors["0.0.level"] = np.repeat(tensors["0.0.level"], 16, axis=0)
 
     assert forged("mode", 0, with_places) is not None
-    assert forged("mode", 0, lambda *given: with_places(*given, pool=3)) is None
+    overlapping = {"pool": [5, 5], "pool_stride": [1, 1]}
+    assert forged("mode", 0, lambda layer, _: layer["geometry"].update(overlapping)) is not None
+    assert forged("mode", 0, lambda *given: with_places(*given, **overlapping)) is None
     alone = networks["mlp"].members[0][0]
     assert alone.geometry.out[1:] == (1, 1)
     assert forged("mlp", 0, lambda layer, _: layer.update(places=True)) is None
+    # A dense layer has one position, whatever its stride.
+    for name in ("stride", "pool_stride"):
+        for size in (LARGEST, LARGEST + 1, 2**70):
+            odd = {name: [size, 1]}
+            found = forged("mode", 1, lambda layer, _, odd=odd: layer["geometry"].update(odd))
+            assert (found is not None) == (size == LARGEST)
     # What is beyond the last bit, weights that are pruned, and numbers that are none.
     for name, tensor, value in (
         ("mode", "0.0.flip", 255),

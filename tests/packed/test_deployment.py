@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from pbnn.bounds import rivasplata
-from pbnn.certificates import code_length, log_ratio_upper
+from pbnn.certificates import (
+    Budget,
+    Provenance,
+    certify_known,
+    code_length,
+    log_ratio_upper,
+)
+from pbnn.layers import freeze_statistics
 from pbnn.networks import BLRNet, binarise
 from pbnn.packed import deployed, pack, price
 from pbnn.seeding import generator
@@ -28,6 +35,7 @@ def posterior() -> BLRNet:
         block.layer.weight.half_logit.data.add_(
             torch.randn(block.layer.weight.half_logit.shape, generator=draw)
         )
+    freeze_statistics(network, "split")
     return network
 
 
@@ -93,10 +101,27 @@ def test_bits_of_another_network_have_no_price():
         price(posterior(), pack(gaussian, input="real"), "occam")
 
 
+def test_ternary_networks_are_no_draws():
+    network = posterior()
+    packed = pack(binarise(network, "ternary").re_estimate(images()))
+    for theorem in ("rivasplata", "occam"):
+        with pytest.raises(ValueError, match="zeros"):
+            price(network, packed, theorem)
+    with pytest.raises(ValueError, match="±1"):
+        log_ratio_upper(network, binarise(network, "ternary"))
+
+
+def test_a_log_ratio_that_no_draw_has_is_refused():
+    budget, origin = Budget(0.05, 1, 1, "deployed"), Provenance("prior", 0, {})
+    with pytest.raises(ValueError, match="log_ratio"):
+        certify_known("bits", 3, 100, budget, origin, log_ratio=-40.0)
+    assert certify_known("bits", 3, 100, budget, origin, log_ratio=0).kl == 0.0
+
+
 @pytest.mark.parametrize(("predictor", "members"), [("both", 1), ("vote", 0)])
 def test_unknown_predictors_and_empty_votes_are_refused(predictor, members):
     with pytest.raises(ValueError, match=r"predictor|members"):
-        deployed(posterior(), predictor, images(), "s", generator(0, "d"), members=members)
+        deployed(posterior(), predictor, images(), "split", generator(0, "d"), members=members)
 
 
 def test_votes_of_draws_keep_the_promise_of_their_summed_log_ratios():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from pbnn.baselines import Classifier, RealNet
 from pbnn.binarize import RECIPES, Recipe, binary_layers, convert
 from pbnn.networks import ABNet, BLRNet, PBGNet, binarise
 from pbnn.packed import PackedNetwork, pack
-from pbnn.packed.layers import BitLayer
+from pbnn.packed.geometry import Geometry
+from pbnn.packed.layers import BitLayer, Scores, fused
 from pbnn.packed.switches import switches
 from pbnn.seeding import generator
 
@@ -292,6 +294,30 @@ def test_the_border_of_bytes_must_be_one():
         pack(network)
 
 
+def test_places_of_a_channel_that_go_different_ways_are_refused():
+    """One bit says which way a channel goes; here it is normalised place by place."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.Flatten(), nn.BatchNorm1d(400), nn.Linear(400, 3)
+        )
+    network = settled(convert(model, FULLY_BINARY["xnor_net"]).network)
+    with pytest.raises(ValueError, match="fall at others"):
+        pack(network, image=IMAGE)
+    network[2].weight.data.abs_()
+    settled_again = network.eval()
+    check(settled_again, pack(settled_again, image=IMAGE), images(), 255)
+
+
+def test_sums_of_bytes_that_int32_does_not_hold_are_refused():
+    inputs = 2**31 // 255 + 1
+    weight = np.broadcast_to(np.int8(1), (1, inputs, 1, 1))
+    with pytest.raises(ValueError, match="fewer bytes"):
+        BitLayer.of(
+            Geometry((inputs, 1, 1), 1), weight, Scores((), np.dtype("float32")), input="uint8"
+        )
+
+
 def test_members_must_read_the_same():
     first = BLRNet(IMAGE, ARCHITECTURE, generator=generator(0, "start"))
     other = BLRNet((1, 14, 14), ARCHITECTURE, generator=generator(0, "start"))
@@ -393,3 +419,24 @@ def test_weights_are_thirty_times_smaller():
     real = sum(4 * layer.weight.numel() for layer in binary_layers(network).values())
     assert real / packed.sizes()["weights"] >= 30
     assert all(isinstance(layer, BitLayer) for layer in packed.members[0])
+
+
+def test_a_product_and_a_sum_are_rounded_once():
+    """Against rational numbers: where two roundings differ from one, at the edges and beyond."""
+    draw = np.random.default_rng(0)
+    x = draw.integers(-(2**20), 2**20, 3000).astype(np.float32)
+    factor = draw.standard_normal(3000).astype(np.float32)
+    near = -x * factor * np.float32(1 + 2**-20)  # what almost cancels
+    summand = np.where(draw.random(3000) < 0.5, near, draw.standard_normal(3000)).astype(np.float32)
+    found = fused(x, np.stack([factor, summand]))
+    for a, b, c, got in zip(x, factor, summand, found, strict=True):
+        exact = Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))
+        others = np.nextafter(got, np.float32(-np.inf)), np.nextafter(got, np.float32(np.inf))
+        distance = abs(Fraction(float(got)) - exact)
+        assert all(distance <= abs(Fraction(float(other)) - exact) for other in others)
+    twice = x * factor + summand
+    assert (twice != found).any()
+    assert fused(np.float32([np.inf, -np.inf]), np.float32([[1, 1], [0, 0]])).tolist() == [
+        np.inf,
+        -np.inf,
+    ]

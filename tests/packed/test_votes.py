@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pbnn.ensembles import full_ensemble
-from pbnn.networks import BLRNet, binarise
+from pbnn.networks import BLRNet, PBGNet, binarise
 from pbnn.packed import anytime, pack
 from pbnn.packed.votes import GRID, exponential, probabilities
 from pbnn.seeding import generator
@@ -84,3 +84,17 @@ def test_votes_do_not_depend_on_the_back_end(backend):
     packed = pack([binarise(network, "sample", draws) for _ in range(4)])
     x = np.random.default_rng(0).integers(0, 256, (30, 1, 8, 8)).astype(np.uint8)
     assert np.array_equal(packed.probabilities(x, backend=backend), packed.probabilities(x))
+
+
+def test_votes_on_labels_are_those_of_all_members_too():
+    """Of single scores a tie is +1, in a full vote and in one that stops."""
+    networks = [PBGNet(64, (3,), generator=generator(seed, "prior")) for seed in range(4)]
+    packed = pack(networks)
+    x = np.random.default_rng(0).standard_normal((200, 64)).astype(np.float32)
+    votes = sum(packed.scores(x, member=k)[:, 0] >= 0 for k in range(4))
+    assert (votes == 2).any()
+    assert np.array_equal(packed.predict(x), np.where(votes >= 2, 1, -1))
+    certain = anytime(packed, x, alpha=0)
+    assert np.array_equal(certain.prediction.numpy(), packed.predict(x))
+    up = certain.probability.numpy()[:, 1]
+    assert np.array_equal(certain.prediction.numpy(), np.where(up >= 0.5, 1, -1))
