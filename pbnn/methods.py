@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from pbnn.augmentation import random_affine
 from pbnn.baselines import MLP
 from pbnn.bounds import clopper_pearson, delta_each, exact
 from pbnn.certificates import Budget, Provenance, certify_gibbs, certify_vote, holdout_bound
-from pbnn.data import Splits, Task, load, split
+from pbnn.data import Splits, Task, load_once, split
 from pbnn.environment import environment
 from pbnn.evaluation import Risks, errors_of_one_draw_each, mode_error, risks, rounding_error
 from pbnn.inputs import INPUTS, Part, Points
@@ -62,8 +61,7 @@ def run(
         the trained network as a checkpoint under ``files``.
     """
     torch.set_num_threads(cell["threads"])
-    folder = None if data_dir is None else os.fspath(data_dir)
-    task = _task(cell["dataset"], folder, offline)
+    task = load_once(cell["dataset"], data_dir, offline)
     parts = splits_of(task, cell)
     if parts.hashes(task) != cell["splits"]:
         raise ValueError(f"`splits` must be those of the data, got others for {task.name}.")
@@ -77,12 +75,6 @@ def run(
         result["files"] = {"safetensors": checkpoint_bytes(network)}
     data = {"source": task.source, "sha256": task.sha256, "splits": cell["splits"]}
     return result | {"data": data, "seconds": seconds} | environment()
-
-
-@functools.lru_cache(maxsize=2)
-def _task(dataset: str, data_dir: str | None, offline: bool) -> Task:
-    """A worker comes back to the same few data sets again and again."""
-    return load(dataset, data_dir, offline, progress=False)
 
 
 def splits_of(task: Task, cell: Cell) -> Splits:

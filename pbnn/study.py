@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pbnn.environment import environment
+from pbnn.sweep import CellsFailed
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -37,8 +38,8 @@ def run_study(
     ------
     SystemExit
         With a message instead of a traceback for what the user can mend: a file or a value
-        (OSError, ValueError), or an interruption. An error inside a run, which carries a note
-        with its cell, keeps its traceback.
+        (OSError, ValueError), runs that failed, whose tracebacks are kept in files of their own, or
+        an interruption.
 
     Examples
     --------
@@ -54,9 +55,7 @@ def run_study(
     config = parse(config_class, description)
     try:
         folder = study(config)
-    except (OSError, ValueError) as error:
-        if getattr(error, "__notes__", None):
-            raise
+    except (OSError, ValueError, CellsFailed) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
         text = "\nInterrupted. Finished runs are kept: give the same command to go on."

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,29 @@ from pbnn.files import check_schema_version, read_json, sha256, write_atomic, wr
 SCHEMA_VERSION = 1
 
 Run = Callable[[dict[str, Any]], dict[str, Any]]
+FAILED = "failed"
+"""Suffix, before ``.json``, of what is kept of a cell that failed."""
+
+
+class CellsFailed(RuntimeError):
+    """Cells of a study failed; all others are finished, and their records are kept.
+
+    Attributes
+    ----------
+    failures : list of dict
+        As they are stored, see `failure_of`.
+    """
+
+    def __init__(self, failures: list[dict[str, Any]], folder: str | os.PathLike[str]) -> None:
+        self.failures = failures
+        shown = [f"{f['name']} ({f['key']}): {f['error']}" for f in failures[:3]]
+        more = f"\nand {len(failures) - 3} more" if len(failures) > 3 else ""
+        super().__init__(
+            f"{len(failures)} runs failed, and all others are finished:\n"
+            + "\n".join(shown)
+            + f"{more}\nTheir tracebacks are in {folder}/*.{FAILED}.json; run them again with "
+            "`retry_failed` (--retry-failed)."
+        )
 
 
 class Cell(NamedTuple):
@@ -99,11 +123,14 @@ def run_cells(
     progress: bool = True,
     workers: int | None = None,
     scheduler: str | os.PathLike[str] | None = None,
+    retry_failed: bool = False,
 ) -> list[dict[str, Any]]:
     """Records of all cells, running only those that `folder` does not hold yet.
 
     Each finished run is written at once as ``<folder>/<key>.json``, whole or not at all, so that
-    an interrupted study goes on where it stopped. Where a cell runs changes nothing in what it
+    an interrupted study goes on where it stopped. A run that raises an error does not stop the
+    others: it is written as ``<folder>/<key>.failed.json`` with its traceback, and not tried again
+    unless `retry_failed` says so. Where a cell runs changes nothing in what it
     measures, if `run` draws from generators of its own only.
 
     Parameters
@@ -125,6 +152,8 @@ def run_cells(
     scheduler : str or path, optional
         Run on the dask cluster with this scheduler: its address, such as ``tcp://host:8786``, or
         its scheduler file. Its workers need one thread each and the same version of this package.
+    retry_failed : bool
+        Whether to run again what has failed before.
 
     Returns
     -------
@@ -136,10 +165,11 @@ def run_cells(
     ValueError
         For a key that is not 16 hexadecimal digits or occurs twice, a record of a newer schema,
         a result with a number that is not finite, or both `workers` and `scheduler`.
-    Exception
-        Whatever a cell raises, with a note naming it. What has not begun by then is dropped, what
-        is finished is kept. ``distributed.KilledWorker`` is for a cell whose process dies again
-        each time it is tried elsewhere.
+    CellsFailed
+        When all others are finished, if cells failed, now or before: they raised an error, returned
+        what cannot be stored, or their process died again each time it was tried elsewhere.
+    OSError
+        If a record cannot be written; what is finished is kept.
 
     Warns
     -----
@@ -159,23 +189,61 @@ def run_cells(
     study = check_cells(cells)
     check_place(workers, scheduler)
     unfinished = {cell.key: cell for cell in missing(study, folder)}
-    with _bar(progress, len(study), len(study) - len(unfinished)) as show:
+    failures = {} if retry_failed else {key: failure_of(c, folder) for key, c in unfinished.items()}
+    failed = {key: failure for key, failure in failures.items() if failure is not None}
+    unfinished = {key: cell for key, cell in unfinished.items() if key not in failed}
+    finished = len(study) - len(unfinished)
+    with _bar(progress, len(study), finished) as show:
 
         def keep(key: str, result: Callable[[], dict[str, Any]]) -> None:
             cell = unfinished[key]
             with _named(cell):
-                store(cell, result(), folder)
-            show(cell.name, 1)
+                found = _outcome(result)
+                if "error" not in found:
+                    try:
+                        store(cell, found["result"], folder)
+                    except (TypeError, ValueError) as error:  # of what it returned, not the disk's
+                        found = _told(error)
+                if "error" in found:
+                    failed[key] = store_failure(cell, found, folder)
+            show(cell.name if key not in failed else f"{cell.name} failed", 1)
 
         # As they are stored: tuples become lists, wherever they run.
         configs = {key: json.loads(_canonical(cell.config)) for key, cell in unfinished.items()}
+        attempt = functools.partial(_attempt, run)
         if workers is None and scheduler is None:
             for key, config in configs.items():
                 show(unfinished[key].name, 0)
-                keep(key, functools.partial(run, config))
+                keep(key, functools.partial(attempt, config))
         elif configs:
-            run_on_cluster(run, configs, keep, workers=workers, scheduler=scheduler)
+            run_on_cluster(attempt, configs, keep, workers=workers, scheduler=scheduler)
+    if failed:
+        raise CellsFailed([failed[cell.key] for cell in study if cell.key in failed], folder)
     return collect(study, folder)
+
+
+def _attempt(run: Run, config: dict[str, Any]) -> dict[str, Any]:
+    """What a run returns, or what it raised, where it ran."""
+    try:
+        return {"result": run(config)}
+    except Exception as error:
+        return _told(error)
+
+
+def _told(error: BaseException) -> dict[str, Any]:
+    kind = type(error).__name__
+    return {"error": f"{kind}: {error}", "traceback": "".join(traceback.format_exception(error))}
+
+
+def _outcome(result: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was attempted, or that its process died each time."""
+    try:
+        return result()
+    except Exception as error:
+        # By name, as the library that has it may not be there.
+        if type(error).__name__ != "KilledWorker":
+            raise
+        return _told(error)
 
 
 @contextlib.contextmanager
@@ -197,7 +265,7 @@ def _bar(progress: bool, total: int, finished: int) -> Iterator[Callable[[str, i
 
 @contextlib.contextmanager
 def _named(cell: Cell) -> Iterator[None]:
-    """Let an error say which cell it came from."""
+    """Let an error that is not of the cell say at which one it came."""
     try:
         yield
     except Exception as error:
@@ -257,7 +325,31 @@ def store(cell: Cell, result: Mapping[str, Any], folder: str | os.PathLike[str])
     path = Path(folder) / f"{cell.key}.json"
     apart = {*head, "files"}
     write_json(path, head | {name: result[name] for name in result if name not in apart})
+    (Path(folder) / f"{cell.key}.{FAILED}.json").unlink(missing_ok=True)
     return path
+
+
+def store_failure(
+    cell: Cell, found: Mapping[str, Any], folder: str | os.PathLike[str]
+) -> dict[str, Any]:
+    """Write what is known of a cell that failed: its error and its traceback."""
+    failure = {"schema_version": SCHEMA_VERSION, "key": cell.key, "name": cell.name}
+    failure |= {"config": cell.config, "error": found["error"], "traceback": found["traceback"]}
+    write_json(Path(folder) / f"{cell.key}.{FAILED}.json", failure)
+    return failure
+
+
+def failure_of(cell: Cell, folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """What is stored of a cell's failure (``name``, ``error``, ``traceback``), or None."""
+    try:
+        path = Path(folder) / f"{cell.key}.{FAILED}.json"
+        failure = read_json(path, "failure", SCHEMA_VERSION)
+    except (FileNotFoundError, ValueError):
+        return None
+    sound = all(
+        isinstance(failure.get(name), str) for name in ("key", "name", "error", "traceback")
+    )
+    return failure if sound and failure["key"] == cell.key else None
 
 
 def collect(cells: Iterable[Cell], folder: str | os.PathLike[str]) -> list[dict[str, Any]]:

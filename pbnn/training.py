@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pbnn.baselines import MLP, RealNet
 from pbnn.files import check_schema_version, write_atomic
 from pbnn.layers import StochasticBatchNorm, statistics_splits
+from pbnn.memory import check_fits
 from pbnn.networks import ABNet, BLRNet, PBGNet, SignNetwork
 from pbnn.objectives import Objective
 
@@ -139,8 +140,14 @@ def fit(
     -------
     list of dict
         One row an epoch: epoch, objective, risk, and for a bound kl and C.
+
+    Raises
+    ------
+    ValueError
+        Among others for a batch that does not fit into memory, with one that does.
     """
     objective.check(x, y)
+    check_fits(objective, x, y, config.batch, config.optimiser)
     sizes = batch_sizes(len(x), config.batch)
     steps = config.epochs * len(sizes)
     optimiser = OPTIMISERS[config.optimiser](

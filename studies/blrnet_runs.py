@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pbnn.augmentation import AffineRange, random_affine
 from pbnn.baselines import RealNet
-from pbnn.data import Splits, Task, cut, load
+from pbnn.data import Splits, Task, cut, load_once
 from pbnn.ensembles import stopping_times
 from pbnn.environment import environment
 from pbnn.functional import mean_of
@@ -61,7 +61,7 @@ def run(cell: dict[str, Any], where: Where) -> dict[str, Any]:
     A run that goes on from a binary network finds it in the folder `kept`, by its key.
     """
     torch.set_num_threads(cell["threads"])
-    task = load(cell["dataset"], where.data_dir, offline=where.offline)
+    task = load_once(cell["dataset"], where.data_dir, where.offline)
     parts = parts_of(task)
     rows = parts.certification[: cell["images"] or None]
     x, y, test, label = (
@@ -77,7 +77,7 @@ def run(cell: dict[str, Any], where: Where) -> dict[str, Any]:
     else:
         outside = None
         if cell["outside"] is not None:
-            other = load(cell["outside"]["dataset"], where.data_dir, offline=where.offline)
+            other = load_once(cell["outside"]["dataset"], where.data_dir, where.offline)
             outside = torch.from_numpy(other.x[parts_of(other).test]).to(where.device)
         few = slice(cell["re_estimated_on"])
         measures, more = measured(cell, network, x[few], y[few], test, label, outside)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from pbnn.data import DataUnavailable, Splits, Task, embedded_twin, load
+from pbnn.data import DataUnavailable, Splits, Task, embedded_twin, load, load_once
 from pbnn.environment import environment
 from pbnn.files import write_atomic, write_json
 from pbnn.inputs import Points
@@ -24,7 +24,7 @@ from pbnn.sweep import Cell, run_cells
 
 INSTEAD = "_digits"
 """Ending of the folder where the bundled digits had to do."""
-FOLDERS = ("data_dir", "offline", "out", "redraw", "workers", "scheduler")
+FOLDERS = ("data_dir", "offline", "out", "redraw", "workers", "scheduler", "retry_failed")
 """Fields of a configuration that change nothing in a result."""
 
 
@@ -40,6 +40,8 @@ class Places:
     """Run on this many processes of this machine."""
     scheduler: str | None = None
     """Or on the dask cluster with this scheduler: address or scheduler file."""
+    retry_failed: bool = False
+    """Run again what has failed before."""
     data_dir: Path | None = None
     """Folder with mnist/…; by default $PBNN_DATA, then the cache, then a download."""
     offline: bool = False
@@ -90,7 +92,7 @@ def loaded(
 ) -> tuple[Task, Points]:
     """The data of a cell in its parts, on the device and with the threads that it names."""
     torch.set_num_threads(cell["threads"])
-    task = load(cell["dataset"], where.data_dir, offline=where.offline)
+    task = load_once(cell["dataset"], where.data_dir, where.offline)
     parts = split_up(task)
     if parts.hashes(task) != cell["splits"]:
         raise ValueError(f"`splits` must be those of the data, got others for {task.name}.")
@@ -157,7 +159,8 @@ def run_all(
     alone = config.workers is None and config.scheduler is None
     where = Where(folder / "runs", config.data_dir, config.offline, config.device, alone)
     one = functools.partial(run, where=where)
-    places = {"workers": config.workers, "scheduler": config.scheduler}
+    places: dict[str, Any] = {"workers": config.workers, "scheduler": config.scheduler}
+    places["retry_failed"] = config.retry_failed
     first = [cell for cell in cells if cell.config[needs] is None]
     run_cells(first, one, where.kept, **places)
     records = run_cells(cells, one, where.kept, **places)

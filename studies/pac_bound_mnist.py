@@ -80,6 +80,8 @@ class Config:
     """Run this many cells side by side on a dask LocalCluster; by default one by one."""
     scheduler: str | None = None
     """Run the cells on a dask cluster that is already there, such as tcp://host:8786."""
+    retry_failed: bool = False
+    """Run again what has failed before."""
     device: str = "cpu"
     """Where to train, such as cuda."""
     threads: int = 1
@@ -337,7 +339,12 @@ def study(config: Config) -> Path:
         progress=config.workers is None and config.scheduler is None,
     )
     records = run_cells(
-        cells, one, folder / "runs", workers=config.workers, scheduler=config.scheduler
+        cells,
+        one,
+        folder / "runs",
+        workers=config.workers,
+        scheduler=config.scheduler,
+        retry_failed=config.retry_failed,
     )
     reporting.write_records_csv(records, folder / "records.csv")
     reporting.write_timings_csv(records, folder / "timings.csv")
@@ -351,7 +358,7 @@ def study(config: Config) -> Path:
     sources = ", ".join(dict.fromkeys(task.source.split(". ")[0] for task in tasks.values()))
     told = {"source": sources, "substitute": substitute, "preset": config.preset}
     told |= {"seeds": config.seeds, "delta": config.delta}
-    where = ("data_dir", "out", "redraw", "workers", "scheduler")
+    where = ("data_dir", "out", "redraw", "workers", "scheduler", "retry_failed")
     write_json(folder / "study.json", describe(given, f"studies/{NAME}.py", where, **told))
     draw(folder)
     return folder

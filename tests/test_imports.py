@@ -32,7 +32,7 @@ RANKS = [
     {"networks"},
     {"baselines"},
     {"evaluation", "objectives", "sampled"},
-    {"class_risks", "distillation"},
+    {"class_risks", "distillation", "memory"},
     {"certificates", "gradients", "representation", "training"},
     {"environment", "ledger", "packed", "sweep"},
     {"methods", "reporting", "study"},
@@ -65,7 +65,7 @@ ONLY = {
     "sweep": {"cluster", "files"},
     "ledger": {"files"},
     "environment": set(),
-    "study": {"environment"},
+    "study": {"environment", "sweep"},
     "reporting": {"files"},
 }
 LATE = {"PIL", "dask", "distributed", "pooch", "safetensors", "tqdm", "tyro"}

@@ -13,7 +13,7 @@ from pbnn import methods, training
 from pbnn.baselines import MLP
 from pbnn.bounds import maurer
 from pbnn.certificates import Budget, Certificate, verify
-from pbnn.data import Task
+from pbnn.data import Task, load_once
 from pbnn.evaluation import mode_error, risks
 from pbnn.inputs import INPUTS, Points
 from pbnn.methods import METHODS, OBJECTIVES, hidden_name, name, run, sign_network, splits_of
@@ -333,7 +333,7 @@ def test_the_baseline_trains_on_all_but_the_test_points():
 
 def real(**changes):
     config = cell(dataset="digits17", feature_points=500, **changes)
-    task = methods._task("digits17", None, True)
+    task = load_once("digits17", None, True)
     return config | {"splits": splits_of(task, config).hashes(task)}
 
 
@@ -353,7 +353,7 @@ def test_a_run_is_a_record_with_its_network(tmp_path):
     (tmp_path / "network.safetensors").write_bytes(files["safetensors"])
     network = load_checkpoint(tmp_path / "network.safetensors")
     assert isinstance(network, ABNet)
-    task = methods._task("digits17", None, True)
+    task = load_once("digits17", None, True)
     rows = splits_of(task, config).certification
     x, y = torch.from_numpy(task.x[rows]), torch.from_numpy(task.y[rows])
     assert len(x) == result["measures"]["n"]

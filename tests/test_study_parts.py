@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Literal
 
 from pbnn.study import command_of, parse, run_study
+from pbnn.sweep import CellsFailed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +69,8 @@ def study(config):
         case "bug": raise KeyError("bug")
         case "interrupt": raise KeyboardInterrupt
         case "cell":
-            error = ValueError("not finite")
-            error.add_note("In cell d/m/0.")
-            raise error
+            failure = {"name": "d/m/0", "key": "0" * 16, "error": "ValueError: not finite"}
+            raise CellsFailed([failure], "runs")
     return Path("reports", f"{config.preset}_{config.seeds}")
 
 
@@ -175,11 +175,18 @@ def test_what_a_user_can_mend_comes_without_a_traceback(script, flags, says):
     assert "Traceback" not in text
 
 
-@pytest.mark.parametrize(("title", "says"), [("bug", "KeyError"), ("cell", "In cell d/m/0.")])
-def test_an_error_inside_a_run_keeps_its_traceback(script, title, says):
-    text = run(script, "--title", title, fails=True)
-    assert says in text
+def test_a_bug_keeps_its_traceback(script):
+    text = run(script, "--title", "bug", fails=True)
+    assert "KeyError" in text
     assert "Traceback" in text
+
+
+def test_runs_that_failed_are_named_with_where_their_tracebacks_are(script):
+    text = run(script, "--title", "cell", fails=True)
+    assert "error: 1 runs failed" in text
+    assert "d/m/0 (0000000000000000): ValueError: not finite" in text
+    assert "runs/*.failed.json" in text
+    assert "Traceback (most recent" not in text
 
 
 def test_without_tyro_a_study_runs_but_has_no_flags(script):

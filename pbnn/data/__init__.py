@@ -2,7 +2,7 @@
 
 from pbnn.data.csv_files import from_csv
 from pbnn.data.image_folders import from_images
-from pbnn.data.loading import TASKS, embedded_twin, load
+from pbnn.data.loading import TASKS, embedded_twin, load, load_once
 from pbnn.data.registry import DataUnavailable
 from pbnn.data.scaling import standardise
 from pbnn.data.seen import check_unseen, example_hashes
@@ -21,6 +21,7 @@ __all__ = [
     "from_csv",
     "from_images",
     "load",
+    "load_once",
     "published_split",
     "split",
     "standardise",
