@@ -58,9 +58,14 @@ def sha256(data: str | bytes | os.PathLike[str]) -> str:
 
 def write_json(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
     """Write a record atomically as JSON; it must carry its `schema_version`."""
+    write_atomic(path, json_bytes(record))
+
+
+def json_bytes(record: dict[str, Any]) -> bytes:
+    """A record as the content of a file; it must carry its `schema_version`."""
     if "schema_version" not in record:
         raise ValueError("`record` must hold a `schema_version`, got none.")
-    write_atomic(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    return (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: str | os.PathLike[str], kind: str, schema_version: int) -> dict[str, Any]:
@@ -80,15 +85,20 @@ def read_json(path: str | os.PathLike[str], kind: str, schema_version: int) -> d
     ValueError
         Naming the file, if it is not JSON, not a record, has no version, or a newer one.
     """
+    return parse_json(Path(path).read_bytes(), str(path), kind, schema_version)
+
+
+def parse_json(data: bytes, where: str, kind: str, schema_version: int) -> dict[str, Any]:
+    """A record of the content of a file, as `read_json` of the file."""
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a readable {kind}: {error}.") from error
+        record = json.loads(data.decode("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{where} is not a readable {kind}: {error}.") from error
     if not isinstance(record, dict):
         raise ValueError(
-            f"{path} is not a {kind}: expected an object, got a {type(record).__name__}."
+            f"{where} is not a {kind}: expected an object, got a {type(record).__name__}."
         )
-    check_schema_version(record.get("schema_version"), str(path), kind, schema_version)
+    check_schema_version(record.get("schema_version"), where, kind, schema_version)
     return record
 
 

@@ -11,12 +11,12 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pbnn
 from pbnn.cluster import check_place, run_on_cluster
-from pbnn.files import check_schema_version, read_json, sha256, write_atomic, write_json
+from pbnn.files import check_schema_version, json_bytes, parse_json, sha256
+from pbnn.stores import store_at
 
 SCHEMA_VERSION = 1
 
@@ -142,8 +142,9 @@ def run_cells(
         ``files``, bytes by suffix, are no part of the record: they are written before it, as
         ``<folder>/<key>.<suffix>``. To run elsewhere than in this process it must be picklable by
         cloudpickle, and a script must start under ``if __name__ == "__main__":``.
-    folder : path
-        Where the records are kept. Only this process writes there.
+    folder : path or address
+        Where the records are kept: a folder, or an address that fsspec knows, such as
+        ``s3://bucket/runs``. Only this process writes there.
     progress : bool
         Whether to show a progress bar with the name of the running cell, or, on a cluster, of the
         last one finished.
@@ -293,22 +294,23 @@ def missing(cells: Iterable[Cell], folder: str | os.PathLike[str]) -> list[Cell]
 
 def stored(cell: Cell, folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The record of a cell, or None if there is none or, with a warning, if it is damaged."""
-    path = Path(folder) / f"{cell.key}.json"
+    kept, name = store_at(folder), f"{cell.key}.json"
+    path = kept.where(name)
     try:
-        record = read_json(path, "run record", sys.maxsize)
+        record = parse_json(kept.read(name), path, "run record", sys.maxsize)
     except FileNotFoundError:
         return None
     except ValueError as error:
         warnings.warn(f"{path} is damaged and is run again: {error}", stacklevel=2)
         return None
-    check_schema_version(record["schema_version"], str(path), "run record", SCHEMA_VERSION)
+    check_schema_version(record["schema_version"], path, "run record", SCHEMA_VERSION)
     if record.get("key") != cell.key or record.get("config") != json.loads(_canonical(cell.config)):
         warnings.warn(f"{path} holds another cell and is run again.", stacklevel=2)
         return None
     return record
 
 
-def store(cell: Cell, result: Mapping[str, Any], folder: str | os.PathLike[str]) -> Path:
+def store(cell: Cell, result: Mapping[str, Any], folder: str | os.PathLike[str]) -> None:
     """Write what a run returned: its files, then its record, each of them atomically."""
     head = {"schema_version": SCHEMA_VERSION, "key": cell.key, "config": cell.config}
     if not isinstance(result, Mapping):
@@ -320,13 +322,12 @@ def store(cell: Cell, result: Mapping[str, Any], folder: str | os.PathLike[str])
             raise ValueError(f"`files` must have suffixes of letters and digits, got {suffix!r}.")
         if not isinstance(data, bytes):
             raise TypeError(f"`files` must hold bytes, got a {type(data).__name__}.")
+    kept, apart = store_at(folder), {*head, "files"}
+    record = json_bytes(head | {name: result[name] for name in result if name not in apart})
     for suffix, data in files.items():
-        write_atomic(Path(folder) / f"{cell.key}.{suffix}", data)
-    path = Path(folder) / f"{cell.key}.json"
-    apart = {*head, "files"}
-    write_json(path, head | {name: result[name] for name in result if name not in apart})
-    (Path(folder) / f"{cell.key}.{FAILED}.json").unlink(missing_ok=True)
-    return path
+        kept.write(f"{cell.key}.{suffix}", data)
+    kept.write(f"{cell.key}.json", record)
+    kept.remove(f"{cell.key}.{FAILED}.json")
 
 
 def store_failure(
@@ -335,15 +336,15 @@ def store_failure(
     """Write what is known of a cell that failed: its error and its traceback."""
     failure = {"schema_version": SCHEMA_VERSION, "key": cell.key, "name": cell.name}
     failure |= {"config": cell.config, "error": found["error"], "traceback": found["traceback"]}
-    write_json(Path(folder) / f"{cell.key}.{FAILED}.json", failure)
+    store_at(folder).write(f"{cell.key}.{FAILED}.json", json_bytes(failure))
     return failure
 
 
 def failure_of(cell: Cell, folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     """What is stored of a cell's failure (``name``, ``error``, ``traceback``), or None."""
+    kept, name = store_at(folder), f"{cell.key}.{FAILED}.json"
     try:
-        path = Path(folder) / f"{cell.key}.{FAILED}.json"
-        failure = read_json(path, "failure", SCHEMA_VERSION)
+        failure = parse_json(kept.read(name), kept.where(name), "failure", SCHEMA_VERSION)
     except (FileNotFoundError, ValueError):
         return None
     sound = all(

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # A room imports only from earlier lines, or from its own folder.
 RANKS = [
     {"bounds", "files"},
-    {"cluster", "seeding"},
+    {"cluster", "seeding", "stores"},
     {
         "augmentation",
         "backbones",
@@ -62,13 +62,14 @@ ONLY = {
         *("layers", "networks", "seeding"),
     },
     "export": {"files", "packed"},
-    "sweep": {"cluster", "files"},
+    "stores": {"files"},
+    "sweep": {"cluster", "files", "stores"},
     "ledger": {"files"},
     "environment": set(),
     "study": {"environment", "sweep"},
     "reporting": {"files"},
 }
-LATE = {"PIL", "dask", "distributed", "pooch", "safetensors", "tqdm", "tyro"}
+LATE = {"PIL", "dask", "distributed", "fsspec", "pooch", "safetensors", "tqdm", "tyro"}
 HEAVY = {"dask", "distributed", "matplotlib", "pandas", "pooch", "scipy.stats", "sklearn"}
 
 

@@ -30,6 +30,8 @@ from pbnn.bounds import (
 from pbnn.files import read_json, write_json
 
 SCHEMA_VERSION = 1
+MOST = 2**31
+"""Examples, or draws, of a certificate that is checked: of very many more it takes for ever."""
 
 SHARES: dict[str, dict[bool, dict[str, float]]] = {
     "signs": {
@@ -294,6 +296,8 @@ def verify(certificate: Certificate, where: str = "certificate") -> None:
             raise ValueError(f"`predictor` {c.predictor!r} does not go with {c.theorem!r}")
         if c.events != c.budget.events(exact=c.draws == 0):
             raise ValueError(f"`events` {c.events} are not the shares of `budget` {c.budget}")
+        if not (0 < c.n <= MOST and 0 <= c.draws <= MOST):
+            raise ValueError(f"`n` {c.n} or `draws` {c.draws} is more than {MOST}, or none")
         if not (c.rounding >= 0 and 0 <= c.lower_right < 0.5):
             raise ValueError(f"`rounding` {c.rounding} or `lower_right` {c.lower_right} is no such")
         true = closed(c)
@@ -306,7 +310,7 @@ def verify(certificate: Certificate, where: str = "certificate") -> None:
             # Another library's logarithm may differ in the last places.
             if not abs(found - right) <= 1e-12 * right:
                 raise ValueError(f"`{name}` is {found!r}, but its ingredients give {right!r}")
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, ArithmeticError) as error:
         raise ValueError(f"{where} does not hold: {error}.") from error
 
 

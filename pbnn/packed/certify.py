@@ -18,7 +18,7 @@ from pbnn.certificates import (
 )
 from pbnn.certificates import verify as verify_arithmetic
 from pbnn.certificates.known import LEAST
-from pbnn.certificates.statement import EVENTS
+from pbnn.certificates.statement import EVENTS, MOST
 from pbnn.data import Splits, Task
 from pbnn.files import check_schema_version
 from pbnn.packed.network import PackedNetwork
@@ -27,8 +27,6 @@ CLOSE = 1e-9
 """How far two sums of the same logarithms may differ, relatively."""
 LARGEST = 2**53
 """Up to which float64 counts."""
-MOST = 2**31
-"""Examples of a certificate that is checked: of very many more the binomial tail takes for ever."""
 
 
 def certify(

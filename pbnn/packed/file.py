@@ -20,7 +20,7 @@ from pbnn.packed.network import INPUTS, PackedNetwork, Preprocessing, arrays, by
 
 SCHEMA_VERSION = 1
 KIND = "packed network"
-LONGEST = 2**24
+LONGEST = 2**22
 """Bytes of a header; a longer one is taken for damage."""
 HEADER = {"schema_version", "kind", "preprocessing", "members", "statistics"}
 HEADER |= {"certificate", "data", "seal"}
