@@ -56,7 +56,7 @@ unit: $(STAMP) ## the tests
 	$(RUN) -m pytest $(PYTEST_ARGS)
 
 doctest: $(STAMP) ## the examples in the docstrings
-	$(RUN) -m pytest --doctest-modules --doctest-glob='*.md' pbnn README.md docs/balance.md docs/bounds.md docs/images.md docs/packed.md docs/representation.md
+	$(RUN) -m pytest --doctest-modules --doctest-glob='*.md' pbnn README.md docs/balance.md docs/bounds.md docs/clusters.md docs/images.md docs/packed.md docs/representation.md
 
 format: $(STAMP) ## let ruff mend what it can
 	$(RUN) -m ruff check --fix .

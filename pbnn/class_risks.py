@@ -140,13 +140,28 @@ def drawn_risks(
             x.split(group), y.split(group), once.split(group), strict=True
         ):
             found.copy_(next(drawn)(part).argmax(1) != label)
+    return risks_of_draws(network, wrong, group)
+
+
+def risks_of_draws(network: BLRNet, wrong: Tensor, group: int) -> Risks:
+    """`Risks` of a random network from which points drawn networks get wrong.
+
+    Parameters
+    ----------
+    network : BLRNet
+        What was drawn from.
+    wrong : Tensor of bool, shape (passes, n)
+        With a network of its own for each group of points in each pass.
+    group : int
+        Points of a group; the last of a pass may have fewer.
+    """
     parts = [each.sum(1) for each in wrong.split(group, dim=1)]
     errors = torch.cat(parts)
     counts = torch.bincount(errors, minlength=group + 1).tolist()
     share = wrong.double().mean(0)
     weights = sum(block.layer.weight.mean.numel() for block in network.layers())
     return Risks(
-        n=n,
+        n=wrong.shape[1],
         gibbs=float(share.mean()),
         tandem=float("nan"),
         vote=float((share >= 0.5).double().mean()),

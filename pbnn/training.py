@@ -99,6 +99,32 @@ class FitConfig:
                 raise ValueError(f"`{name}` must be one of {known}, got {getattr(self, name)!r}.")
 
 
+@dataclass
+class Run:
+    """Where `fit` is between two epochs: what a later one depends on, besides the objective."""
+
+    optimiser: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    generator: torch.Generator
+    curve: list[dict[str, float]]
+    best: float
+    best_state: dict[str, Tensor]
+    waited_from: int
+
+
+class Hooks:
+    """What else is done on the way of `fit`: nothing here (see `pbnn.distributed`)."""
+
+    def start(self, run: Run) -> None:
+        """Before the first epoch; `run` and the objective may be made those of another `fit`."""
+
+    def differentiated(self) -> None:
+        """After each backward pass, before the step."""
+
+    def epoch(self, run: Run) -> None:
+        """After each epoch."""
+
+
 def fit(
     objective: Objective,
     x: Tensor,
@@ -110,6 +136,7 @@ def fit(
     after_step: Callable[[float], None] | None = None,
     after_epoch: Callable[[int], None] | None = None,
     progress: str | None = None,
+    hooks: Hooks | None = None,
 ) -> list[dict[str, float]]:
     """Train until the epochs are over or the objective has stopped falling; keep the best state.
 
@@ -135,6 +162,7 @@ def fit(
         Called after each epoch with its number, from 1.
     progress : str, optional
         Label of a progress bar; none is shown without.
+    hooks : Hooks, optional
 
     Returns
     -------
@@ -148,6 +176,7 @@ def fit(
     """
     objective.check(x, y)
     check_fits(objective, x, y, config.batch, config.optimiser)
+    hooks = hooks or Hooks()
     sizes = batch_sizes(len(x), config.batch)
     steps = config.epochs * len(sizes)
     optimiser = OPTIMISERS[config.optimiser](
@@ -177,6 +206,7 @@ def fit(
             loss, risk = batch_loss(points[index], y[index], weight)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
+            hooks.differentiated()
             optimiser.step()
             schedule.step()
             if after_step is not None:
@@ -185,31 +215,32 @@ def fit(
         mean_risk, mean_loss = (total / len(x)).tolist()
         return mean_risk if math.isfinite(mean_loss) else math.nan
 
-    curve: list[dict[str, float]] = []
-    best, best_state, waited_from = math.inf, snapshot(objective), 0
+    run = Run(optimiser, schedule, generator, [], math.inf, snapshot(objective), 0)
+    hooks.start(run)
     objective.train()
     with ProgressBar(config.epochs, progress) as bar:
-        for epoch in range(config.epochs):
+        for epoch in range(len(run.curve), config.epochs):
+            if config.patience and epoch - 1 - run.waited_from >= config.patience:
+                break
             risk = minimise(x if augment is None else augment(x, generator), epoch)
             row = {"epoch": float(epoch), **objective.value(risk)}
             check_finite(row, config)
-            curve.append(row)
+            run.curve.append(row)
             bar.show(row)
             if after_epoch is not None:
                 after_epoch(epoch + 1)
                 objective.train()
-            if row["objective"] < best:
-                best, waited_from = row["objective"], epoch
-                best_state = snapshot(objective) if config.keep == "best" else best_state
+            if row["objective"] < run.best:
+                run.best, run.waited_from = row["objective"], epoch
+                run.best_state = snapshot(objective) if config.keep == "best" else run.best_state
             # While the KL's weight still rises the bound may well rise too: do not count that.
             if kl_weight((epoch + 1) / config.epochs, config.kl_warmup) < 1:
-                waited_from = epoch
-            if config.patience and epoch - waited_from >= config.patience:
-                break
+                run.waited_from = epoch
+            hooks.epoch(run)
     if config.keep == "best":
-        keep_better(objective, best_state, x, y, config.batch)
+        keep_better(objective, run.best_state, x, y, config.batch)
     objective.eval()
-    return curve
+    return run.curve
 
 
 @torch.no_grad()

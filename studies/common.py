@@ -24,7 +24,16 @@ from pbnn.sweep import Cell, run_cells
 
 INSTEAD = "_digits"
 """Ending of the folder where the bundled digits had to do."""
-FOLDERS = ("data_dir", "offline", "out", "redraw", "workers", "scheduler", "retry_failed")
+FOLDERS = (
+    "data_dir",
+    "offline",
+    "out",
+    "redraw",
+    "workers",
+    "scheduler",
+    "retry_failed",
+    "records",
+)
 """Fields of a configuration that change nothing in a result."""
 
 
@@ -42,6 +51,8 @@ class Places:
     """Or on the dask cluster with this scheduler: address or scheduler file."""
     retry_failed: bool = False
     """Run again what has failed before."""
+    records: Path | None = None
+    """Folder of the records; by default runs in the output folder."""
     data_dir: Path | None = None
     """Folder with mnist/…; by default $PBNN_DATA, then the cache, then a download."""
     offline: bool = False
@@ -155,9 +166,10 @@ def run_all(
     folder: Path,
 ) -> list[dict[str, Any]]:
     """Run what is missing and write the CSV files; cells that name another in `needs` come last."""
-    print(f"Runs: {len(cells)}, kept one by one in {folder / 'runs'}; interrupt and go on at will.")
+    kept = config.records or folder / "runs"
+    print(f"Runs: {len(cells)}, kept one by one in {kept}; interrupt and go on at will.")
     alone = config.workers is None and config.scheduler is None
-    where = Where(folder / "runs", config.data_dir, config.offline, config.device, alone)
+    where = Where(kept, config.data_dir, config.offline, config.device, alone)
     one = functools.partial(run, where=where)
     places: dict[str, Any] = {"workers": config.workers, "scheduler": config.scheduler}
     places["retry_failed"] = config.retry_failed

@@ -82,6 +82,9 @@ class Config:
     """Run the cells on a dask cluster that is already there, such as tcp://host:8786."""
     retry_failed: bool = False
     """Run again what has failed before."""
+    records: str | None = None
+    """Folder, or address such as s3://bucket/runs, of the records; by default runs in the output
+    folder."""
     device: str = "cpu"
     """Where to train, such as cuda."""
     threads: int = 1
@@ -330,7 +333,8 @@ def study(config: Config) -> Path:
     record_tried(ledger, tried(config, tasks))
     ledgers = [path for path in {REPORTS / NAME / "tried.csv", ledger} if path.exists()]
     cells = cells_of(config, tasks, ledgers)
-    print(f"Runs: {len(cells)}, kept one by one in {folder / 'runs'}; interrupt and go on at will.")
+    kept = config.records or folder / "runs"
+    print(f"Runs: {len(cells)}, kept one by one in {kept}; interrupt and go on at will.")
     one = functools.partial(
         run,
         data_dir=config.data_dir,
@@ -341,7 +345,7 @@ def study(config: Config) -> Path:
     records = run_cells(
         cells,
         one,
-        folder / "runs",
+        kept,
         workers=config.workers,
         scheduler=config.scheduler,
         retry_failed=config.retry_failed,
@@ -358,7 +362,7 @@ def study(config: Config) -> Path:
     sources = ", ".join(dict.fromkeys(task.source.split(". ")[0] for task in tasks.values()))
     told = {"source": sources, "substitute": substitute, "preset": config.preset}
     told |= {"seeds": config.seeds, "delta": config.delta}
-    where = ("data_dir", "out", "redraw", "workers", "scheduler", "retry_failed")
+    where = ("data_dir", "out", "redraw", "workers", "scheduler", "retry_failed", "records")
     write_json(folder / "study.json", describe(given, f"studies/{NAME}.py", where, **told))
     draw(folder)
     return folder

@@ -44,7 +44,7 @@ PREDICTORS = ("mode", "draw", "vote")
 CHOICES = 1000
 """Charged for how these networks are trained (rates, epochs, batches, recipes), which was chosen in
 earlier studies with images among those that certify here: bookkeeping, as in the other studies."""
-AT_ONCE = 500
+AT_ONCE = 100
 PRIOR = "trained on the prior split, half of the training images"
 
 

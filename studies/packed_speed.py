@@ -260,6 +260,12 @@ def study(config: Config) -> Path:
     splits = cut(task, prior=0.5)
     torch.set_num_threads(1)
     found = trained(config, task, splits, folder / "runs")
+    threads = torch.get_num_threads()
+    try:
+        rows = [*layer_rows(config), *network_rows(config, found, task)]
+    finally:
+        torch.set_num_threads(threads)
+    write_tables(folder, table=pd.DataFrame(rows), records=pd.DataFrame(rows))
     equal: list[Row] = []
     promised: list[Row] = []
     for name, one in found.items():
@@ -271,12 +277,6 @@ def study(config: Config) -> Path:
         certificates=pd.DataFrame(promised),
         files=pd.DataFrame(file_rows(found)),
     )
-    threads = torch.get_num_threads()
-    try:
-        rows = [*layer_rows(config), *network_rows(config, found, task)]
-    finally:
-        torch.set_num_threads(threads)
-    write_tables(folder, table=pd.DataFrame(rows), records=pd.DataFrame(rows))
     leave_out = ("data_dir", "offline", "out", "redraw")
     about = describe(config, f"studies/{NAME}.py", leave_out, source=task.source)
     write_json(folder / "study.json", about)
@@ -352,8 +352,9 @@ def page_of(about: Row, folder: Path, table: pd.DataFrame) -> str:
         f"\n![Ratios]({NAME}.svg)\n",
         "## The same predictions\n",
         "On all test images: signs behind the first layer, images with another score, and another "
-        "label, than torch has in float32; first signs and labels of torch in float64; whether "
-        "signs, scores and labels are those of the other back ends, bit for bit.\n",
+        "label, than torch has in float32, where pixels are rounded; first signs and labels of "
+        "torch in float64; whether signs, scores and labels are those of the other back ends, bit "
+        "for bit.\n",
         markdown(folder / "equality.csv"),
         "\n## Bytes\n",
         "Weights in float32, the file with everything in it, weights and thresholds in memory.\n",

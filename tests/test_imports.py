@@ -34,8 +34,8 @@ RANKS = [
     {"evaluation", "objectives", "sampled"},
     {"class_risks", "distillation", "memory"},
     {"certificates", "gradients", "representation", "training"},
-    {"environment", "ledger", "packed", "sweep"},
-    {"methods", "reporting", "study"},
+    {"environment", "ledger", "packed", "resuming", "shards", "sweep"},
+    {"distributed", "methods", "reporting", "study"},
     {"cli", "export"},
 ]
 # Rooms that keep to less than their line allows.

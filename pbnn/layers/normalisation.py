@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,8 @@ class StochasticBatchNorm(nn.Module):
 
     running_mean: Tensor
     running_var: Tensor
+    estimate: Callable[[Moments | Tensor], Statistics] | None = None
+    """Gives the statistics of a batch of which only a part is here (`pbnn.shards`)."""
 
     def __init__(
         self,
@@ -85,13 +88,21 @@ class StochasticBatchNorm(nn.Module):
         """The normalised units."""
         statistics = self.statistics
         if self.training and not self.frozen:
-            statistics = batch_statistics(x)
+            statistics = (self.estimate or batch_statistics)(x)
             self._move(statistics, self.momentum)
         return batch_norm(x, statistics, self.gamma, self.beta, self.eps)
 
     def signs(self, x: Moments, window: int = 1) -> Signs:
         """Signs of the normalised units, of the largest of each window: `normalised_sign`."""
         of_batch = self.training and not self.frozen
+        if of_batch and self.estimate is not None:
+            statistics = self.estimate(x)
+            self._move(statistics, self.momentum)
+            # Gradients flow through given statistics only where they are part of γ and β.
+            scale = self.gamma * (statistics.var + self.eps).rsqrt()
+            shift = self.beta - statistics.mean * scale
+            standard = Statistics(torch.zeros_like(shift), torch.ones_like(scale))
+            return normalised_sign(x, scale, shift, 0.0, standard, window)[0]
         given = None if of_batch else self.statistics
         signs, used = normalised_sign(x, self.gamma, self.beta, self.eps, given, window)
         if of_batch:

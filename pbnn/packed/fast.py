@@ -16,8 +16,8 @@ from pbnn.packed.layers import PIXEL, BitLayer, Scores
 from pbnn.packed.panels import QUAD, rounded_up
 from pbnn.packed.vectors import rows_of
 
-LEAST = 64
-"""Rows of a thread below which another one costs more than it brings."""
+LEAST = 2**23
+"""Words of rows times filters that are worth a thread, some tenth of a millisecond."""
 AT_ONCE = 2**24
 """Bytes that a layer holds at once beside its output, about."""
 
@@ -65,7 +65,10 @@ def _run(layer: BitLayer, x: Array, threads: int) -> Array:
             rows_of(layer.input == "signs", layer.kernel_mask is not None),
         ),
         rows,
-        threads,
+        min(
+            threads,
+            1 + rows * shape.width * places.pixels * places.words * len(places.offsets) // LEAST,
+        ),
     )
     if isinstance(tail, Scores):
         counts = out[:, : shape.width].reshape(len(x), *shape.positions, shape.width)
@@ -128,11 +131,18 @@ def _places(shape: Geometry, pixel: int, pixels: int, words: int) -> _Places:
 
 def _in_threads(work: functools.partial[None], rows: int, threads: int) -> None:
     """Rows 0 to the last by one thread, or shared out among several."""
-    threads = max(1, min(threads, rows // LEAST))
+    threads = max(1, min(threads, rows))
     if threads == 1:
         work(0, rows)
         return
     cuts = [rows * part // threads for part in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work, *cuts[part : part + 2]) for part in range(threads)]:
-            done.result()
+    parts = [_pool(threads - 1).submit(work, *cuts[part : part + 2]) for part in range(1, threads)]
+    work(0, cuts[1])
+    for done in parts:
+        done.result()
+
+
+@functools.lru_cache(maxsize=4)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that wait for work: to start them takes longer than most of it."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="pbnn")

@@ -88,6 +88,21 @@ class Stage:
             value = module(value)
         return value
 
+    def doubled(self) -> Stage:
+        """The same in float64."""
+
+        def of(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.double()
+
+        return dataclasses.replace(
+            self,
+            weight=self.weight.double(),
+            factor=of(self.factor),
+            bias=of(self.bias),
+            before=[copy.deepcopy(module).double() for module in self.before],
+            after=[copy.deepcopy(module).double() for module in self.after],
+        )
+
     @property
     def by_place(self) -> bool:
         """Whether what follows tells the places of an image apart: what has more than one number
@@ -114,9 +129,10 @@ def pack(
     of weights and thresholds of activations become one integer a channel, the least pre-activation
     that gives +1, or −1 where they fall; a maximum becomes "any", or "all". What is left after the
     last layer stays a few rounded operations on its integers. Sums of signs are exact in both, so
-    that all signs behind the first layer's, and the scores, are the same bit for bit; the first
-    layer's sums of bytes are exact here and rounded there, and what differs are signs whose
-    pre-activation is off a threshold by no more than that.
+    that all signs behind the first layer's, and the scores, are the same bit for bit. The first
+    layer's sums of bytes are exact here and rounded there: its signs are those of the network in
+    float64, and in float32 those may differ whose pre-activation is off a threshold by no more than
+    that rounding.
 
     Parameters
     ----------
@@ -213,14 +229,16 @@ def _layer(stage: Stage, at: tuple[int, int, int], reads: str, scale: float, las
         weight = _ungrouped(weight, groups)
     exact = stage.binary and reads != "real"
     most = geometry.fan_in * (PIXEL if reads == "uint8" else 1)
-    dtype = stage.weight.dtype
+    # What a byte stands for has no float32: the signs of bytes are those of float64.
+    told = stage.doubled() if reads == "uint8" else stage
+    dtype = told.weight.dtype
     whole = (-most - 1, most + 1) if exact else None
 
     def before(values: Tensor) -> Tensor:
-        return stage.chain(stage.before, stage.value(values.to(dtype), scale))
+        return told.chain(told.before, told.value(values.to(dtype), scale))
 
     def after(values: Tensor) -> Tensor:
-        return stage.chain(stage.after, values)
+        return told.chain(told.after, values)
 
     tail: Thresholds | Scores
     if last:
