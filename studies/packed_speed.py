@@ -353,8 +353,8 @@ def page_of(about: Row, folder: Path, table: pd.DataFrame) -> str:
         "## The same predictions\n",
         "On all test images: signs behind the first layer, images with another score, and another "
         "label, than torch has in float32, where pixels are rounded; first signs and labels of "
-        "torch in float64; whether signs, scores and labels are those of the other back ends, bit "
-        "for bit.\n",
+        "torch in float64 (of a vote: its first member); whether signs, scores and labels are "
+        "those of the other back ends, bit for bit.\n",
         markdown(folder / "equality.csv"),
         "\n## Bytes\n",
         "Weights in float32, the file with everything in it, weights and thresholds in memory.\n",

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pbnn.packed.bits import Array, Words, pack_bits, thirds, words_of
-from pbnn.packed.geometry import Geometry, pooled, surrounded
-from pbnn.packed.kernels import rows_of_filters
-from pbnn.packed.layers import PIXEL, BitLayer, Scores
+from pbnn.packed.geometry import Geometry, surrounded
+from pbnn.packed.kernels import pool_words, rows_of_filters
+from pbnn.packed.layers import PIXEL, BitLayer, Scores, Thresholds
 from pbnn.packed.panels import QUAD, rounded_up
 from pbnn.packed.vectors import rows_of
 
@@ -74,8 +74,20 @@ def _run(layer: BitLayer, x: Array, threads: int) -> Array:
         counts = out[:, : shape.width].reshape(len(x), *shape.positions, shape.width)
         return tail(counts if layer.input == "uint8" else _pre_activations(layer, counts))
     words = out.view(np.uint32).reshape(len(x), *shape.positions, words_of(shape.width))
-    words = pooled(shape, words, tail.every_words)
+    if shape.pools:
+        words = _pooled(layer, words)
     return words if tail.flip_words is None else words ^ tail.flip_words
+
+
+def _pooled(layer: BitLayer, x: Words) -> Words:
+    """Words of windows."""
+    shape, tail = layer.geometry, layer.tail
+    assert isinstance(tail, Thresholds)
+    _, rows, columns = shape.out
+    out = np.empty((len(x), rows, columns, x.shape[-1]), np.uint32)
+    every = np.zeros(x.shape[-1], np.uint32) if tail.every_words is None else tail.every_words
+    pool_words(x, *shape.pool, *shape.pool_stride, every, out)
+    return out
 
 
 def _pre_activations(layer: BitLayer, counts: Array) -> Array:

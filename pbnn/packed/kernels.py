@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba import njit
 
-from pbnn.packed.vectors import block
+from pbnn.packed.vectors import ROWS, block
 
 TOGETHER = 64
 """Rows that meet one chunk of filters after another, to find them near by."""
@@ -66,84 +67,45 @@ def rows_of_filters(  # type: ignore[no-untyped-def]
     whole = segments * pixels * words
     first_level, level_row = levels.ctypes.data, levels.strides[0]
     first_out = out.ctypes.data
+    place, level, to = np.empty((3, TOGETHER + ROWS), np.int64)
+    image, position = lo // positions, lo % positions
     for near in range(lo, hi, TOGETHER):
-        end = min(near + TOGETHER, hi)
+        count = min(TOGETHER, hi - near)
+        for row in range(count):  # without a division, which takes as long as a block
+            place[row] = image * stride + starts[position]
+            level[row] = pattern[position] * level_row
+            to[row] = (near + row) * across
+            position += 1
+            if position == positions:
+                image, position = image + 1, 0
+        for row in range(count, count + ROWS):  # what is beyond the end is the last row once more
+            place[row], level[row], to[row] = place[count - 1], level[count - 1], to[count - 1]
         chunk = 0
         while chunk < filters:
             left = filters - chunk
             at = chunk * whole * halves // 2
             row_out, row_level = first_out + chunk * eighths // 8, first_level + 4 * chunk
-            for row in range(near, end, rows):
-                # What is beyond the end is the last row once more.
-                g0, g1 = row, min(row + 1, end - 1)
-                g2, g3 = min(row + 2, end - 1), min(row + 3, end - 1)
-                p0, p1, p2, p3 = g0 % positions, g1 % positions, g2 % positions, g3 % positions
-                places = (
-                    g0 // positions * stride + starts[p0],
-                    g1 // positions * stride + starts[p1],
-                    g2 // positions * stride + starts[p2],
-                    g3 // positions * stride + starts[p3],
-                )
+            for r in range(0, count, rows):
+                places = (place[r], place[r + 1], place[r + 2], place[r + 3])
                 limits = (
-                    row_level + pattern[p0] * level_row,
-                    row_level + pattern[p1] * level_row,
-                    row_level + pattern[p2] * level_row,
-                    row_level + pattern[p3] * level_row,
+                    row_level + level[r],
+                    row_level + level[r + 1],
+                    row_level + level[r + 2],
+                    row_level + level[r + 3],
                 )
                 outs = (
-                    row_out + g0 * across,
-                    row_out + g1 * across,
-                    row_out + g2 * across,
-                    row_out + g3 * across,
+                    row_out + to[r],
+                    row_out + to[r + 1],
+                    row_out + to[r + 2],
+                    row_out + to[r + 3],
                 )
+                sizes = (segments, pixels, words)
                 if left >= 64:
-                    block(
-                        4,
-                        x,
-                        offsets,
-                        segments,
-                        pixels,
-                        words,
-                        panel,
-                        mask,
-                        out,
-                        places,
-                        at,
-                        limits,
-                        outs,
-                    )
+                    block(4, x, offsets, sizes, panel, mask, out, places, at, limits, outs)
                 elif left >= 32:
-                    block(
-                        2,
-                        x,
-                        offsets,
-                        segments,
-                        pixels,
-                        words,
-                        panel,
-                        mask,
-                        out,
-                        places,
-                        at,
-                        limits,
-                        outs,
-                    )
+                    block(2, x, offsets, sizes, panel, mask, out, places, at, limits, outs)
                 else:
-                    block(
-                        1,
-                        x,
-                        offsets,
-                        segments,
-                        pixels,
-                        words,
-                        panel,
-                        mask,
-                        out,
-                        places,
-                        at,
-                        limits,
-                        outs,
-                    )
+                    block(1, x, offsets, sizes, panel, mask, out, places, at, limits, outs)
             chunk += 64 if left >= 64 else 32 if left >= 32 else 16
 
 
@@ -158,3 +120,25 @@ def ordered_products(x, weight, out, lo, hi):  # type: ignore[no-untyped-def]
             value = x[row, k]
             for filter in range(filters):
                 out[row, filter] += value * weight[k, filter]
+
+
+@njit(**OPTIONS)
+def pool_words(x, tall, wide, down, across, every, out):  # type: ignore[no-untyped-def]
+    """Whether any bit of each window is 1, or where `every` is 1 all are, into (n, rows, columns).
+
+    Of words (n, height, width, words); windows are tall · wide, so far apart.
+    """
+    n, rows, columns, words = out.shape
+    for image in range(n):
+        for row in range(rows):
+            for column in range(columns):
+                for word in range(words):
+                    some = x[image, row * down, column * across, word]
+                    whole = some
+                    for i in range(tall):
+                        for j in range(wide):
+                            bits = x[image, row * down + i, column * across + j, word]
+                            some |= bits
+                            whole &= bits
+                    asked = every[word]
+                    out[image, row, column, word] = (some & ~asked) | (whole & asked)

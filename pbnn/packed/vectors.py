@@ -268,7 +268,7 @@ def _add_dots(block: _Block, row: int, part: int, given: Value, signs: Value) ->
 
 @intrinsic(prefer_literal=True)
 def block(  # type: ignore[no-untyped-def]
-    _, parts, x, offsets, segments, pixels, words, panel, mask, out, places, filters, levels, outs
+    _, parts, x, offsets, sizes, panel, mask, out, places, filters, levels, outs
 ):
     """What a kernel calls for one block of rows and 16 · `parts` filters.
 
@@ -278,14 +278,14 @@ def block(  # type: ignore[no-untyped-def]
 
     The tuples hold, for each row, its place in `x` in words, or bytes, and the addresses of levels
     and outputs; `filters` are the bytes from the start of `panel` and `mask` to the chunk. Each of
-    the `segments`, whose `offsets` are added to a row's place, has so many `pixels` of `words`; of
-    bytes so many quads, and one pixel.
+    the segments, whose `offsets` are added to a row's place, has so many pixels of so many words,
+    or one pixel of so many quads: `sizes`.
     """
     of_words, masked = x.dtype == types.uint32, mask is not types.none
     work, compared = (_differing, "<=") if of_words else (_summing, ">=")
     rows = rows_of(of_words, masked)
     counts = out.dtype == types.int32
-    given = (offsets, segments, pixels, words, panel, mask, out, places, filters, levels, outs)
+    given = (offsets, sizes, panel, mask, out, places, filters, levels, outs)
     signature = types.void(parts, x, *given)
 
     def generate(context: Any, builder: Any, _: Any, args: list[Value]) -> Value:
@@ -294,10 +294,10 @@ def block(  # type: ignore[no-untyped-def]
             return builder.ptrtoint(array.data, I64)
 
         made = _Block(builder, rows, parts.literal_value)
-        panels = builder.add(address(6), args[10])
-        masks = builder.add(address(7), args[10]) if masked else panels
-        places, levels, outs = (cgutils.unpack_tuple(builder, args[i]) for i in (9, 11, 12))
-        sizes = args[3], args[4], args[5]
+        panels = builder.add(address(4), args[8])
+        masks = builder.add(address(5), args[8]) if masked else panels
+        tuples = (cgutils.unpack_tuple(builder, args[place]) for place in (3, 7, 9, 10))
+        sizes, places, levels, outs = tuples
         work(made, _Given(address(1), address(2), *sizes, panels, masks, places), masked)
         for row in range(rows):
             made.finish("counts" if counts else compared, row, levels[row], outs[row])
