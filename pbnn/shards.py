@@ -77,10 +77,12 @@ class PointDraws:
         self.root = 0
 
     def draw_root(self) -> None:
-        """Take the root of all seeds from the first source, which goes on."""
-        for source in self.sources[:1]:
-            drawn = torch.randint(2**62, (), generator=source, device=source.device)
-            self.root = int(drawn)
+        """Take the root of all seeds from the first source, which moves on if it is not used."""
+        for module, source in zip(self.modules[:1], self.sources[:1], strict=True):
+            before = source.get_state()
+            self.root = int(torch.randint(2**62, (), generator=source, device=source.device))
+            if _draws_weights(module):
+                source.set_state(before)
 
     def start(self, epoch: int) -> None:
         """Begin an epoch."""
@@ -90,13 +92,17 @@ class PointDraws:
     def hand_out(self) -> None:
         """Before a pass."""
         for module, source, own in zip(self.modules, self.sources, self.own, strict=True):
-            of_batch = isinstance(module, BLRNet) and module.activation == "sample"
-            module.source = source if of_batch and module.training else own
+            module.source = source if module.training and _draws_weights(module) else own
 
     def take_back(self) -> None:
         """After it."""
         for module, source in zip(self.modules, self.sources, strict=True):
             module.source = source
+
+
+def _draws_weights(module: nn.Module) -> bool:
+    """Whether it is weights for a batch that it draws in training."""
+    return isinstance(module, BLRNet) and module.activation == "sample"
 
 
 class Shards:
