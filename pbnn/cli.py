@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pbnn.certificates import Budget
-from pbnn.data import Splits, Task, cut, load
+from pbnn.data import DataUnavailable, Splits, Task, cut, load
 from pbnn.files import write_atomic
 from pbnn.packed import (
-    BACKENDS,
     PackedNetwork,
     available,
     certify,
@@ -24,6 +23,7 @@ from pbnn.packed import (
 )
 from pbnn.packed import load as load_packed
 from pbnn.packed import save as save_packed
+from pbnn.packed.backends import chosen
 
 if TYPE_CHECKING:
     from pbnn.networks import BLRNet
@@ -103,6 +103,8 @@ class CertifyCommand(Common):
 
     def run(self) -> int:
         """Write the file; 0, or 1 if what was written does not hold."""
+        if self.out.is_dir() or self.out.resolve() == self.model.resolve():
+            raise ValueError(f"`out` must be a file of its own, got {self.out}.")
         task = self.task(self.data)
         made = {"prior": self.prior_share, "feature": self.feature_examples}
         data = {"task": self.data, **made, "seed": self.split_seed}
@@ -188,6 +190,11 @@ class VerifyCommand(Common):
         if self.data is not None:
             task = self.task(self.data)
             made = packed.data or {}
+            if not made:
+                raise ValueError(
+                    f"{self.file} does not say how its splits are made, as `pbnn certify` does: "
+                    "check it in Python, `pbnn.packed.verify(packed, task, splits)`."
+                )
             if made.get("task") != self.data:
                 raise ValueError(f"`data` must be {made.get('task')!r}, got {self.data!r}.")
             more |= {"task": task, "splits": splits_of(task, made)}
@@ -199,7 +206,7 @@ class VerifyCommand(Common):
             if theorem in PRICED:
                 more["price"] = price(network, packed, theorem)
         checks = verify(packed, **more, **self.how)
-        if self.posterior is not None and self.data is not None:
+        if "price" in more and self.data is not None:
             from pbnn.packed.from_data import made_again
 
             checks.append(made_again(packed, network, more["task"], more["splits"]))
@@ -248,6 +255,8 @@ class PredictCommand(Common):
         else:
             from pbnn.packed import anytime
 
+            if len(packed.members) == 1:
+                raise ValueError("`anytime` is for a vote, and `file` is a single network.")
             answer = anytime(packed, x, alpha=self.anytime, **self.how)
             columns |= {"label": answer.prediction.numpy(), "members": answer.members.numpy()}
         seconds = time.perf_counter() - began
@@ -274,7 +283,7 @@ class PredictCommand(Common):
             try:
                 return np.load(self.input, allow_pickle=False), None
             except (ValueError, EOFError) as error:
-                raise ValueError(f"{self.input} is no NumPy file of numbers: {error}") from error
+                raise ValueError(f"{self.input} is no NumPy file (.npy) of numbers.") from error
         assert self.data is not None
         task = self.task(self.data)
         rows = np.arange(len(task.y))
@@ -296,6 +305,9 @@ class BenchCommand(Common):
 
     def run(self) -> int:
         """Print a table."""
+        if min(self.batches) < 1 or self.threads < 1:
+            got = f"{self.batches} and {self.threads}"
+            raise ValueError(f"`batches` and `threads` must be positive integers, got {got}.")
         packed = load_packed(self.file)
         sizes = packed.sizes()
         print(f"{self.file}: {shape_of(packed)}, weights of {sizes['weights']} bytes")
@@ -304,11 +316,10 @@ class BenchCommand(Common):
         for batch in self.batches:
             shape = (batch, *packed.preprocessing.image)
             x = draw.integers(0, 256, shape).astype(np.uint8)
-            for backend in BACKENDS:
-                if backend in available():
-                    median = timed(packed, x, backend, self.threads, self.seconds)
-                    each = f"{1e3 * median:10.3f} {batch / median:12.0f}"
-                    print(f"{batch:7d} {backend:>8} {each}", flush=True)
+            for backend in available() if self.backend == "auto" else (chosen(self.backend),):
+                median = timed(packed, x, backend, self.threads, self.seconds)
+                each = f"{1e3 * median:10.3f} {batch / median:12.0f}"
+                print(f"{batch:7d} {backend:>8} {each}", flush=True)
         return 0
 
 
@@ -333,7 +344,10 @@ def main() -> None:
     )
     try:
         code = command.run()
-    except (OSError, ValueError) as error:
+    except BrokenPipeError:  # whoever read the output has enough
+        sys.stdout = None
+        code = 0
+    except (DataUnavailable, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:

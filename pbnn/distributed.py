@@ -35,7 +35,7 @@ class Processes(NamedTuple):
     """Which process this is, of how many, and the device that it computes on."""
 
     rank: int
-    count: int
+    count: int  # type: ignore[assignment]
     device: torch.device
 
 
@@ -235,7 +235,7 @@ def _check_shardable(objective: Objective, config: FitConfig) -> None:
     if any(isinstance(part, CMIM) for part in objective.modules()):
         raise ValueError("`objective` must not look into the network with several processes: CMIM.")
     for name, part in objective.network.named_modules():
-        if isinstance(part, GLOBAL_DRAWS) and getattr(part, "p", 1):
+        if isinstance(part, GLOBAL_DRAWS) and float(getattr(part, "p", 1.0)) > 0:
             what = "draw from generators that are passed in, so that processes differ"
         elif isinstance(part, nn.modules.instancenorm._InstanceNorm) and part.track_running_stats:
             what = "have no running statistics of instances"

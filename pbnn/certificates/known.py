@@ -89,5 +89,6 @@ def check_splits(splits: Set[str | None], provenance: Provenance) -> None:
         told = sorted("not frozen" if s is None else of_what.get(s, "unknown") for s in odd)
         raise ValueError(
             "`network` must have batch normalisation frozen on the prior's or the feature split, "
-            f"got {', '.join(told)}."
+            f"got {', '.join(told)}. Say where it comes from by `freeze_statistics`, or "
+            "`pack(…, statistics=…)` for batch normalisation of torch."
         )

@@ -159,7 +159,11 @@ def verify(
         _check_form(certificate)
         checks = [Check("certificate", True, _told(certificate))]
     except (ValueError, RecursionError) as error:
-        return [Check("certificate", False, str(error) if network.certificate else "none")]
+        return [
+            Check(
+                "certificate", False, str(error) if network.certificate else "the file carries none"
+            )
+        ]
 
     def look(what: str, holds: bool, told: str) -> None:
         checks.append(Check(what, bool(holds), told))

@@ -70,8 +70,9 @@ def deployed(
     if odd := statistics_splits(network) - {split}:
         told = sorted("not frozen" if each is None else each or "changed since" for each in odd)
         raise ValueError(
-            "`network` must have batch normalisation frozen on the split of `x`, as γ and β have "
-            f"no price, got {', '.join(told)}."
+            "`network` must have batch normalisation frozen on the split that its statistics come "
+            f"from, as γ and β have no price, got {', '.join(told)}: `freeze_statistics` before "
+            "`save_checkpoint` (or --norms-of-prior); another hash is of other data or splits."
         )
     count = members if predictor == "vote" else 1
     found = [_one(network, predictor, generator) for _ in range(count)]

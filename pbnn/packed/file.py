@@ -90,12 +90,15 @@ def load(path: str | os.PathLike[str]) -> PackedNetwork:
     written, header, tensors = _read(path)
     where = str(path)
     check_schema_version(header.get("schema_version"), where, KIND, SCHEMA_VERSION)
+    if "network" in header and "kind" not in header:
+        raise ValueError(f"{where} is a checkpoint, not a {KIND}: `pbnn certify` makes one of it.")
     try:
         _same_keys("header", header, HEADER)
         _require(header["kind"] == KIND, "kind", header["kind"])
         if written != _text(header):  # which the seal, of what is read, would not notice
             raise ValueError("its header is not written as `save` writes it")
-        _require(header["seal"] == seal_of(header, tensors), "seal", header["seal"])
+        if header["seal"] != seal_of(header, tensors):
+            raise ValueError("it is damaged: its seal does not fit its content")
         certificate, statistics = header["certificate"], header["statistics"]
         _require(certificate is None or isinstance(certificate, dict), "certificate", certificate)
         sound = isinstance(statistics, list) and all(isinstance(one, str) for one in statistics)

@@ -73,7 +73,8 @@ class Preprocessing:
         if not sound.all():
             got = x[~sound].reshape(-1)[0]
             raise ValueError(
-                f"`x` must be bytes, or 0, …, {PIXEL} times {self.scale:.6g}, got {got:.6g}."
+                f"`x` must be bytes (of dtype uint8), or 0, …, {PIXEL} times {self.scale:.6g}, got "
+                f"{got:.6g} of dtype {x.dtype}."
             )
         return near.astype(np.uint8)
 
@@ -116,6 +117,15 @@ class PackedNetwork:
             raise ValueError(
                 f"`data` must hold texts and finite numbers by name, got {str(self.data)[:80]}."
             )
+
+    def __repr__(self) -> str:
+        """In a line: what it reads, its widths, its certificate."""
+        widths = "-".join(str(layer.geometry.width) for layer in self.members[0])
+        image = "x".join(map(str, self.preprocessing.image))
+        several = f"{len(self.members)} networks" if len(self.members) > 1 else "a network"
+        bound = (self.certificate or {}).get("bound")
+        told = f", certified at {bound:.4g}" if isinstance(bound, float) else ""
+        return f"<PackedNetwork: {several} of {image} {self.preprocessing.input} to {widths}{told}>"
 
     @property
     def classes(self) -> int:

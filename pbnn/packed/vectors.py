@@ -298,7 +298,8 @@ def block(  # type: ignore[no-untyped-def]
         masks = builder.add(address(5), args[8]) if masked else panels
         tuples = (cgutils.unpack_tuple(builder, args[place]) for place in (3, 7, 9, 10))
         sizes, places, levels, outs = tuples
-        work(made, _Given(address(1), address(2), *sizes, panels, masks, places), masked)
+        numbers = (sizes[0], sizes[1], sizes[2], panels, masks, places)
+        work(made, _Given(address(1), address(2), *numbers), masked)
         for row in range(rows):
             made.finish("counts" if counts else compared, row, levels[row], outs[row])
         return context.get_dummy_value()
