@@ -152,10 +152,10 @@ def test_a_result_that_cannot_be_stored_is_a_failure_of_its_cell(tmp_path):
 
 
 def test_a_full_disk_ends_the_study_and_blames_no_cell(tmp_path, monkeypatch):
-    def full(path, record):
+    def full(path, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sweep, "write_json", full)
+    monkeypatch.setattr("pbnn.stores.write_atomic", full)
     with pytest.raises(OSError, match="No space left") as caught:
         run_cells(cells(2), measure, tmp_path, progress=False)
     assert "d/m/0" in caught.value.__notes__[0]
@@ -270,11 +270,18 @@ def test_bad_files_are_refused_before_any_is_written(tmp_path, files, error):
     assert [path.suffixes for path in tmp_path.iterdir()] == [[".failed", ".json"]]
 
 
-def test_a_record_is_written_after_its_files(tmp_path):
+def test_a_record_is_written_after_its_files(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr("pbnn.stores.write_atomic", lambda path, data: written.append(path.suffix))
+    sweep.store(cells(1)[0], {"measures": {"n": 1.0}, "files": {"bin": b"x"}}, tmp_path)
+    assert written == [".bin", ".json"]
+
+
+def test_files_of_a_record_that_is_none_are_not_written(tmp_path):
     result = {"measures": {"n": float("nan")}, "files": {"bin": b"x"}}
     with pytest.raises(CellsFailed, match="not JSON compliant"):
         run_cells(cells(1), lambda c: result, tmp_path, progress=False)
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".bin", ".json"]
+    assert [path.suffixes for path in tmp_path.iterdir()] == [[".failed", ".json"]]
     assert sweep.missing(cells(1), tmp_path) == cells(1)
 
 
