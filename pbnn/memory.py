@@ -62,12 +62,11 @@ def predict(objective: Objective, x: Tensor, y: Tensor, optimiser: str = "adam")
 
     Examples
     --------
-    >>> from pbnn.baselines import MLP
+    >>> from pbnn.networks import BLRNet
     >>> from pbnn.objectives import RiskObjective
-    >>> from pbnn.seeding import generator
-    >>> network = MLP(20, 30, generator=generator(0, "start"))
-    >>> x, y = torch.zeros(8, 20), torch.ones(8)
-    >>> predict(RiskObjective(network, "logistic"), x, y).example > 4 * 30
+    >>> network = BLRNet((1, 8, 8), "4C3-MP2-SM10", generator=torch.Generator())
+    >>> x, y = torch.rand(8, 1, 8, 8), torch.zeros(8, dtype=torch.int64)
+    >>> predict(RiskObjective(network, "cross_entropy"), x, y).example > 4 * 64
     True
     """
     if len(x) < 4:

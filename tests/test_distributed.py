@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -630,10 +631,12 @@ def test_callbacks_compute_alone(folders):
         assert seen == [[[N, 2]], []], count
 
 
-@pytest.mark.parametrize(("how", "told"), [("raises", "closed by peer"), ("waits", "Timed out")])
+@pytest.mark.parametrize(
+    ("how", "told"), [("raises", "closed by peer|reset by peer"), ("waits", "Timed out")]
+)
 def test_a_process_does_not_wait_for_ever_for_another(folder, how, told):
     error, seconds = json.loads((folder / f"{how}-0.json").read_text())
-    assert told in error
+    assert re.search(told, error)  # a connection ends in one way or the other
     assert seconds < 10
     assert json.loads((folder / f"{how}-1.json").read_text())[0] == ""  # its own
 
