@@ -40,7 +40,7 @@ from pbnn.representation import CMIM, ContrastiveObjective, RotationObjective
 from pbnn.resuming import state_of
 from pbnn.sampled import SampledPBGNet
 from pbnn.seeding import generator
-from pbnn.shards import PointDraws
+from pbnn.shards import PointDraws, _Deviations
 from pbnn.training import FitConfig, fit
 
 N, CLASSES, DELTA = 44, 3, 0.05
@@ -53,9 +53,16 @@ def images(dtype=torch.float64):
     return x, torch.randint(CLASSES, (N,), generator=generator(0, "y"))
 
 
+SEED = [0]
+"""Of trainings; one that goes on has another, and all that matters from its file."""
+
+
+def seeded(what):
+    return generator(SEED[0], what)
+
+
 def blrnet(dtype=torch.float64, **options):
-    make = generator(0, "net")
-    source = generator(0, "source")
+    make, source = seeded("net"), seeded("source")
     return BLRNet((1, 6, 6), SMALL, generator=make, source=source, dtype=dtype, **options)
 
 
@@ -109,7 +116,7 @@ def trained(objective, points, config=CONFIG, fitting=fit_sharded, **more):
     seen = objective.register_forward_hook(lambda *given: losses.append(given[2][0].item()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of bounds with statistics that move
-        more = {"generator": generator(0, "batches")} | more
+        more = {"generator": seeded("batches")} | more
         curve = fitting(objective, *points, config, **more)
     seen.remove()
     state = {name: value.clone() for name, value in state_of(objective).items()}
@@ -141,7 +148,7 @@ def with_drawn_weights(**more):
 
 def two_classes(width=4):
     x = images()[0].flatten(1)[:, :5]
-    network = PBGNet(5, (width,), generator=generator(0, "prior"), dtype=torch.float64)
+    network = PBGNet(5, (width,), generator=seeded("prior"), dtype=torch.float64)
     y = torch.where(x[:, 0] - x[:, 1] > 0, 1.0, -1.0).double()
     return BoundObjective(network, N, DELTA), (x, y)
 
@@ -178,13 +185,13 @@ def of_learned_weights(**more):
 
 def of_turns(**more):
     network = model(recipe=Recipe(weights="stochastic"), classes=4)
-    set_source(network, generator(0, "signs"))
-    objective = RotationObjective(RiskObjective(network, "cross_entropy"), generator(0, "turns"))
+    set_source(network, seeded("signs"))
+    objective = RotationObjective(RiskObjective(network, "cross_entropy"), seeded("turns"))
     return trained(objective, images(), **more)
 
 
 def of_contrast(**more):
-    objective = ContrastiveObjective(Unit(), noisy, 0.5, generator(0, "views"))
+    objective = ContrastiveObjective(Unit(), noisy, 0.5, seeded("views"))
     return trained(objective, images(), **more)
 
 
@@ -210,7 +217,7 @@ def with_drawn_units(**more):
 
 def with_sampled_signs(**more):
     x = images()[0].flatten(1)[:, :5]
-    make, source = generator(0, "prior"), generator(0, "source")
+    make, source = seeded("prior"), seeded("source")
     network = SampledPBGNet(5, (4,), generator=make, source=source, draws=3, dtype=torch.float64)
     y = torch.where(x[:, 0] > 0, 1.0, -1.0).double()
     return trained(BoundObjective(network, N, DELTA), (x, y), **more)
@@ -223,7 +230,7 @@ INTERRUPTED = (with_batch_norm, of_binary_weights, of_turns, with_drawn_units)
 
 def kl_alone(**more):
     """One step down a loss that is a KL and nothing else, up to a millionth."""
-    network = PBGNet(5, (4,), generator=generator(0, "prior"), dtype=torch.float64)
+    network = PBGNet(5, (4,), generator=seeded("prior"), dtype=torch.float64)
     network.restart(generator(0, "start"))
     before = torch.cat([layer.weight.mean.detach().flatten() for layer in network.layers()])
     prior = torch.cat([layer.weight.prior_mean.flatten() for layer in network.layers()])
@@ -251,7 +258,11 @@ def resumed(function, path):
     with pytest.raises(Cut):
         function(checkpoint=path, after_epoch=cut_after(3))
     assert path.exists() or int(os.environ.get("RANK", 0))
-    return function(checkpoint=path)
+    SEED[0] = 1
+    try:
+        return function(checkpoint=path)
+    finally:
+        SEED[0] = 0
 
 
 def risks_of(law, group):
@@ -519,6 +530,18 @@ def test_processes_draw_different_units(monkeypatch):
         own.append(torch.rand(5, generator=draws.own[0]).tolist())
     assert own[:2] == own[4:]
     assert len({tuple(values) for values in own}) == 4
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (4, 3, 2, 5), (3, 2, 4)])
+def test_statistics_by_a_few_rows_are_those_of_torch(shape, monkeypatch):
+    monkeypatch.setattr("pbnn.shards.CACHED", 6)
+    x = torch.randn(shape, generator=generator(0, "units"), dtype=torch.float64, requires_grad=True)
+    var, mean = torch.var_mean(x, [0, *range(2, x.ndim)], correction=0)
+    found = _Deviations.apply(x)
+    torch.testing.assert_close(found, (mean, var))
+    slopes = torch.arange(1.0, shape[1] + 1).double(), torch.ones(shape[1]).double()
+    (expected,) = torch.autograd.grad((mean, var), x, slopes)
+    torch.testing.assert_close(*torch.autograd.grad(found, x, slopes), expected)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

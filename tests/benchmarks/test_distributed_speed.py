@@ -24,11 +24,11 @@ from pbnn.seeding import generator
 from pbnn.training import FitConfig
 
 IMAGE, ARCHITECTURE = (1, 28, 28), "32C3-MP2-64C3-MP2-128FC-SM10"
-POINTS, BATCH = 1024, 128
+POINTS, BATCH = 1536, 256
 
 
 def seconds_a_step(frozen):
-    """The median over the steps of two epochs, and how many numbers each of them sends."""
+    """The median over the steps of two epochs."""
     network = BLRNet(IMAGE, ARCHITECTURE, generator=generator(0, "net"))
     x = torch.randn(POINTS, *IMAGE, generator=generator(0, "x"))
     y = torch.randint(10, (POINTS,), generator=generator(0, "y"))
