@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from pbnn.ledger import record_tried
+from pbnn.sweep import CellsFailed
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMATS = ("pdf", "svg", "png")
@@ -170,14 +171,16 @@ def test_workers_measure_and_draw_the_same_bytes(study, small, finished, tmp_pat
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_a_result_that_is_no_number_stops_the_study(study, monkeypatch, tmp_path, number):
+def test_a_result_that_is_no_number_is_a_failure_and_no_table(study, monkeypatch, tmp_path, number):
     monkeypatch.setattr(study, "run", lambda cell, **options: {"measures": {"bound_gibbs": number}})
     config = study.Config(
         datasets=("digits17",), methods=("majority",), out=tmp_path / "out", offline=True
     )
-    with pytest.raises(ValueError, match="JSON"):
+    with pytest.raises(CellsFailed, match="JSON"):
         study.study(config)
-    assert not list((tmp_path / "out" / "runs").glob("*"))
+    kept = [path.name for path in (tmp_path / "out" / "runs").glob("*")]
+    assert len(kept) == 3
+    assert all(name.endswith(".failed.json") for name in kept)
     assert not (tmp_path / "out" / "table.csv").exists()
 
 
