@@ -9,7 +9,10 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @contextlib.contextmanager
@@ -54,6 +57,18 @@ def sha256(data: str | bytes | os.PathLike[str]) -> str:
         with open(data, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+
+
+def little_endian(array: NDArray[Any]) -> NDArray[Any]:
+    """An array as every machine writes it: little-endian, in C order; itself if it is so."""
+    return array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+
+
+def add_array(digest: hashlib._Hash, array: NDArray[Any], name: str = "") -> None:
+    """Let a hash stand for an array, too: its name, type, shape and bytes, little-endian."""
+    whole = little_endian(array)
+    digest.update(f"{name}{whole.dtype.str}{whole.shape}".encode())
+    digest.update(whole.data)
 
 
 def write_json(path: str | os.PathLike[str], record: dict[str, Any]) -> None:

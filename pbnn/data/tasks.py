@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pbnn.files import add_array
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -74,10 +76,7 @@ class Task:
 def _content_hash(*arrays: NDArray[Any]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
-        array = np.asarray(array)
-        array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(array.data)
+        add_array(digest, np.asarray(array))
     return digest.hexdigest()
 
 

@@ -74,20 +74,17 @@ def deployed(
             f"from, as γ and β have no price, got {', '.join(told)}: `freeze_statistics` before "
             "`save_checkpoint` (or --norms-of-prior); another hash is of other data or splits."
         )
-    count = members if predictor == "vote" else 1
-    found = [_one(network, predictor, generator) for _ in range(count)]
+    if predictor == "mode":
+        found = [binarise(network)]
+    else:
+        # Drawn in float64, so that the law of a draw is the posterior up to 2⁻⁵³ a weight.
+        dtype, exact = network.layers()[0].layer.weight.mean.dtype, copy.deepcopy(network).double()
+        count = members if predictor == "vote" else 1
+        found = [binarise(exact, "sample", generator).to(dtype) for _ in range(count)]
     if network.config["batch_norm"]:
         for one in found:
             freeze_statistics(one.re_estimate(x), split)
     return found
-
-
-def _one(network: BLRNet, predictor: Predictor, generator: torch.Generator) -> BinaryNetwork:
-    if predictor == "mode":
-        return binarise(network)
-    # Drawn in float64, so that the law of a draw is the posterior up to 2⁻⁵³ a weight.
-    dtype = network.layers()[0].layer.weight.mean.dtype
-    return binarise(copy.deepcopy(network).double(), "sample", generator).to(dtype)
 
 
 @torch.no_grad()

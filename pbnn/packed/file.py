@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pbnn.files import check_schema_version, write_atomic
+from pbnn.files import add_array, check_schema_version, little_endian, write_atomic
 from pbnn.packed.bits import Array, signs_of
 from pbnn.packed.geometry import Geometry
 from pbnn.packed.layers import STEPS, BitLayer, Layer, RealLayer, Scores, Thresholds
@@ -39,8 +39,7 @@ def content_of(network: PackedNetwork) -> bytes:
     tensors = {}
     for place, layer in by_layers(network):
         for name, array in arrays(layer).items():
-            whole = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-            tensors[f"{place}.{name}"] = whole
+            tensors[f"{place}.{name}"] = little_endian(array)
     header: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "kind": KIND,
@@ -70,8 +69,7 @@ def seal_of(header: dict[str, Any], tensors: dict[str, Array]) -> str:
     rest = {name: value for name, value in header.items() if name != "seal"}
     digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
     for name, array in sorted(tensors.items()):
-        digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
-        digest.update(array.tobytes())
+        add_array(digest, array, name)
     return digest.hexdigest()
 
 

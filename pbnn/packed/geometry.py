@@ -175,10 +175,10 @@ def windows(geometry: Geometry, x: Array, filling: object) -> Array:
     return views.transpose(0, 1, 2, 4, 5, 3).reshape(n, rows, columns, taps)
 
 
-def pooled(geometry: Geometry, x: Array, every: Array | None = None) -> Array:
-    """Whether any bit of each window is 1, or all are: (n, rows, columns, channels), likewise.
+def pooled(geometry: Geometry, x: NDArray[np.bool_], every: NDArray[np.bool_]) -> Array:
+    """Whether any bit of each window is 1, or all are where `every` says so, channel by channel.
 
-    Of words the bits, where `every` says which of them ask for all.
+    Bits are (n, rows, columns, channels), before and after.
     """
     if not geometry.pools:
         return x
@@ -193,6 +193,4 @@ def pooled(geometry: Geometry, x: Array, every: Array | None = None) -> Array:
             whole = part if whole is None else whole & part
     assert some is not None
     assert whole is not None
-    if every is None or not every.any():
-        return np.ascontiguousarray(some)
-    return np.where(every, whole, some) if x.dtype == bool else (some & ~every) | (whole & every)
+    return np.where(every, whole, some)

@@ -21,9 +21,6 @@ from pbnn.packed.panels import (
     words_of_panels,
 )
 
-INPUTS = ("signs", "uint8", "real")
-"""What a layer reads: bits of signs, bytes of pixels, or numbers."""
-
 PIXEL = 255
 """The largest byte."""
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pbnn.files import add_array
 from pbnn.packed.backends import chosen, run
 from pbnn.packed.bits import Array, pack_bits
 from pbnn.packed.geometry import Geometry
@@ -146,20 +147,14 @@ class PackedNetwork:
         member : int
             Which member of several.
         """
-        if type(threads) is not int or threads < 1:
-            raise ValueError(f"`threads` must be a positive integer, got {threads!r}.")
-        how = chosen(backend)
-        given = self.preprocessing(x)
-        for layer in self.members[member]:
-            given = run(layer, given, how, threads)
-        return given[:, 0, 0] if given.shape[1:3] == (1, 1) else given
+        how = _way(backend, threads)
+        return _scores(self.members[member], self.preprocessing(x), how, threads)
 
     def probabilities(self, x: Any, *, backend: str = "auto", threads: int = 1) -> Array:
         """Mean probabilities (n, classes) of the members, in float64."""
-        votes = (
-            probabilities(self.scores(x, backend=backend, threads=threads, member=member))
-            for member in range(len(self.members))
-        )
+        how = _way(backend, threads)
+        given = self.preprocessing(x)
+        votes = (probabilities(_scores(layers, given, how, threads)) for layers in self.members)
         return sum(votes, start=np.zeros(())) / len(self.members)
 
     def predict(self, x: Any, *, backend: str = "auto", threads: int = 1) -> NDArray[np.int64]:
@@ -211,14 +206,26 @@ class PackedNetwork:
             for layer in layers:
                 digest.update(json.dumps(described(layer), sort_keys=True).encode())
                 for name, array in sorted(arrays(layer).items()):
-                    whole = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-                    digest.update(f"{name}{whole.dtype.str}{whole.shape}".encode())
-                    digest.update(whole.tobytes())
+                    add_array(digest, array, name)
         return digest.hexdigest()
 
     def certified(self, certificate: dict[str, Any] | None) -> PackedNetwork:
         """The same with this certificate, or none."""
         return dataclasses.replace(self, certificate=certificate)
+
+
+def _way(backend: str, threads: int) -> str:
+    """The back end by its name, once the number of threads is one."""
+    if type(threads) is not int or threads < 1:
+        raise ValueError(f"`threads` must be a positive integer, got {threads!r}.")
+    return chosen(backend)
+
+
+def _scores(layers: tuple[Layer, ...], given: Array, how: str, threads: int) -> Array:
+    """Of preprocessed inputs; without rows and columns where the scores have one place."""
+    for layer in layers:
+        given = run(layer, given, how, threads)
+    return given[:, 0, 0] if given.shape[1:3] == (1, 1) else given
 
 
 def _is_plain(record: Any) -> bool:

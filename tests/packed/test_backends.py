@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pbnn.packed.backends import available, chosen, run
 from pbnn.packed.bits import pack_bits, unpack_bits
 from pbnn.packed.geometry import Geometry, pooled
+from pbnn.packed.kernels import pool_words
 from pbnn.packed.layers import BitLayer, RealLayer, Scores, Thresholds
 from pbnn.packed.panels import (
     bits_of_panels,
@@ -243,5 +244,6 @@ def test_windows_of_any_and_of_all():
     bits = np.array([[1, 0, 0, 0], [1, 1, 0, 0]], bool).reshape(1, 2, 4, 1).repeat(2, 3)
     found = pooled(geometry, bits, np.array([False, True]))
     assert found[0, 0].tolist() == [[True, False], [False, False]]
-    words = pooled(geometry, pack_bits(bits), pack_bits(np.array([False, True])))
+    words = np.empty((1, 1, 2, 1), np.uint32)
+    pool_words(pack_bits(bits), 2, 2, 2, 2, pack_bits(np.array([False, True])), words)
     assert np.array_equal(words, pack_bits(found))

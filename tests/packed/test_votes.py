@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pbnn import ensembles
 from pbnn.ensembles import full_ensemble
 from pbnn.networks import BLRNet, PBGNet, binarise
 from pbnn.packed import anytime, pack
@@ -98,3 +99,8 @@ def test_votes_on_labels_are_those_of_all_members_too():
     assert np.array_equal(certain.prediction.numpy(), packed.predict(x))
     up = certain.probability.numpy()[:, 1]
     assert np.array_equal(certain.prediction.numpy(), np.where(up >= 0.5, 1, -1))
+
+
+def test_the_grid_is_that_of_ensembles_of_torch():
+    """Written twice, as one module does without torch."""
+    assert GRID == ensembles.GRID
