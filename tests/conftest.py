@@ -39,6 +39,17 @@ def untouched_global_randomness() -> Iterator[None]:
     assert not touched, f"the global random state of {touched} was changed; pass a generator"
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread of torch: two on a busy machine would wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def assert_moments() -> Callable[[Any, Any], None]:
     """Mean and variance of draws (over dimension 0) lie within five standard errors."""

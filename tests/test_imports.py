@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 # A room imports only from earlier lines, or from its own folder.
 RANKS = [
-    {"bounds", "files"},
+    {"bounds", "files", "lazy"},
     {"cluster", "seeding", "stores"},
     {
         "augmentation",
@@ -59,7 +59,7 @@ ONLY = {
     "cluster": set(),
     "packed": {
         *("baselines", "binarize", "certificates", "data", "ensembles", "files", "functional"),
-        *("layers", "networks", "seeding"),
+        *("layers", "lazy", "networks", "seeding"),
     },
     "export": {"files", "packed"},
     "stores": {"files"},

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pbnn.certificates.known import certify_known, check_splits
 from pbnn.certificates.statement import (
@@ -18,6 +17,7 @@ from pbnn.certificates.statement import (
     verify,
     versions,
 )
+from pbnn.lazy import lazy
 
 if TYPE_CHECKING:
     from pbnn.certificates.complexity import (
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 
 # To check a statement takes no torch; to make one of a network does.
 _LAZY = {
-    "code_length": "complexity",
-    "kl_upper": "complexity",
-    "least_loss_of_right_vote": "complexity",
-    "log_ratio_upper": "complexity",
-    "certify_gibbs": "issue",
-    "certify_one": "issue",
-    "certify_vote": "issue",
-    "check_statistics": "issue",
-    "holdout_bound": "issue",
-    "Step": "recursion",
-    "certify_recursive": "recursion",
+    "code_length": "pbnn.certificates.complexity",
+    "kl_upper": "pbnn.certificates.complexity",
+    "least_loss_of_right_vote": "pbnn.certificates.complexity",
+    "log_ratio_upper": "pbnn.certificates.complexity",
+    "certify_gibbs": "pbnn.certificates.issue",
+    "certify_one": "pbnn.certificates.issue",
+    "certify_vote": "pbnn.certificates.issue",
+    "check_statistics": "pbnn.certificates.issue",
+    "holdout_bound": "pbnn.certificates.issue",
+    "Step": "pbnn.certificates.recursion",
+    "certify_recursive": "pbnn.certificates.recursion",
 }
 
 __all__ = [
@@ -76,8 +76,4 @@ __all__ = [
     "versions",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+__getattr__, __dir__ = lazy(globals(), _LAZY)

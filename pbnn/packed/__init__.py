@@ -6,9 +6,9 @@ a network of torch needs torch.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pbnn.lazy import lazy
 from pbnn.packed.backends import BACKENDS, available
 from pbnn.packed.certify import Check, certify, error_on_test, verify
 from pbnn.packed.file import load, save
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 # They read networks of torch, which costs seconds to import.
 _LAZY = {
-    "anytime": "sequential",
-    "deployed": "deployment",
-    "pack": "reading",
-    "price": "deployment",
+    "anytime": "pbnn.packed.sequential",
+    "deployed": "pbnn.packed.deployment",
+    "pack": "pbnn.packed.reading",
+    "price": "pbnn.packed.deployment",
 }
 
 __all__ = [
@@ -43,8 +43,4 @@ __all__ = [
     "verify",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+__getattr__, __dir__ = lazy(globals(), _LAZY)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 import packed_speed
 import pytest
-import torch
 
 from pbnn.packed import available
 from pbnn.packed.backends import run
@@ -20,14 +19,7 @@ from pbnn.packed.layers import BitLayer, Thresholds
 CONFIG = packed_speed.Config(
     widths=(128, 512, 1024), batches=(1, 32, 1024), threads=(1,), seconds=0.2
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_layers():

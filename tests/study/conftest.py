@@ -30,12 +30,8 @@ def module():
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread_as_in_runs(one_thread):
     """As every run sets it, also in the records of a test that runs nothing."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
