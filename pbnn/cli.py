@@ -7,51 +7,18 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from pbnn.certificates import Budget
-from pbnn.data import DataUnavailable, Splits, Task, cut, load
+from pbnn.data import DataUnavailable, Splits, Task
 from pbnn.files import write_atomic
-from pbnn.packed import (
-    PackedNetwork,
-    available,
-    certify,
-    error_on_test,
-    verify,
-)
+from pbnn.opening import Common, checkpoint_of, is_packed, shape_of, show, splits_of
+from pbnn.packed import PackedNetwork, available, certify, error_on_test, verify
 from pbnn.packed import load as load_packed
 from pbnn.packed import save as save_packed
 from pbnn.packed.backends import chosen
-
-if TYPE_CHECKING:
-    from pbnn.networks import BLRNet
-
-Backend = Literal["auto", "numba", "int8", "float32"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Common:
-    """What every command takes."""
-
-    data_dir: Path | None = None
-    """Folder with mnist/…; by default $PBNN_DATA, then the cache, then a download."""
-    offline: bool = False
-    """Do not try to download."""
-    backend: Backend = "auto"
-    """All have the same results; auto is the fastest that is there."""
-    threads: int = 1
-    """Of the back end numba."""
-
-    def task(self, name: str) -> Task:
-        """The data set by its name."""
-        return load(name, self.data_dir, offline=self.offline)
-
-    @property
-    def how(self) -> dict[str, Any]:
-        """How a packed network runs."""
-        return {"backend": self.backend, "threads": self.threads}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,18 +90,20 @@ class CertifyCommand(Common):
         print(f"{self.out}: {self.out.stat().st_size} bytes, {shape_of(packed)}")
         checks = verify(load_packed(self.out), task, splits, **self.how)
         told = show(checks)
-        print(f"error on {len(splits.test)} test examples: {self.tested(packed, task, splits):.4f}")
+        error = error_on_test(packed, task, splits, **self.how)
+        print(f"error on {len(splits.test)} test examples: {error:.4f}")
         return told
-
-    def tested(self, packed: PackedNetwork, task: Task, splits: Splits) -> float:
-        """Error of the same predictor on the test split."""
-        return error_on_test(packed, task, splits, **self.how)
 
     def certified_before(self, data: dict[str, Any]) -> PackedNetwork:
         """A packed file that was fixed beforehand, also by its own account."""
         packed = load_packed(self.model)
         if not self.fixed:
             raise ValueError("`model` must be a checkpoint, or --fixed, got a packed file.")
+        if self.norms_of_prior:
+            raise ValueError(
+                "`model` must be a checkpoint for --norms-of-prior, got a packed file, which says "
+                "itself where its statistics come from."
+            )
         theorem = (packed.certificate or {}).get("theorem", "clopper_pearson")
         if theorem != "clopper_pearson":
             raise ValueError(
@@ -148,13 +117,12 @@ class CertifyCommand(Common):
 
     def packed_of(self, task: Task, splits: Splits) -> tuple[PackedNetwork, dict[str, Any]]:
         """The packed network of a checkpoint, and what is paid for it."""
-        from pbnn.layers import freeze_statistics, statistics_splits
         from pbnn.packed import price
-        from pbnn.packed.from_data import made_of, origin_of
+        from pbnn.packed.from_data import made_of, trust_origin
 
         network = checkpoint_of(self.model)
-        if self.norms_of_prior and statistics_splits(network) == {None}:
-            freeze_statistics(network, origin_of(task, splits)[0])
+        if self.norms_of_prior:
+            trust_origin(network, task, splits)
         how = (self.predictor, self.members, self.statistics_of, self.seed)
         packed = made_of(network, task, splits, *how)
         if self.fixed:
@@ -354,52 +322,6 @@ def main() -> None:
         print("\nInterrupted.", file=sys.stderr)
         code = 130
     raise SystemExit(code)
-
-
-def splits_of(task: Task, made: dict[str, Any]) -> Splits:
-    """The splits of a data set as a file says they are made."""
-    known = {name: made[name] for name in ("prior", "feature", "seed") if name in made}
-    try:
-        return cut(task, **known)
-    except TypeError as error:
-        raise ValueError(f"`data` of the file makes no splits: {error}") from error
-
-
-def is_packed(path: Path) -> bool:
-    """Whether a file calls itself a packed network."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is no file.")
-    with path.open("rb") as stream:
-        return b"packed network" in stream.read(2**20)
-
-
-def checkpoint_of(path: Path) -> BLRNet:
-    """The posterior in a checkpoint."""
-    from pbnn.networks import BLRNet
-    from pbnn.training import load_checkpoint
-
-    network = load_checkpoint(path)
-    if not isinstance(network, BLRNet):
-        got = type(network).__name__
-        raise ValueError(f"`model` must be the checkpoint of a BLRNet, got that of a {got}.")
-    return network
-
-
-def shape_of(packed: PackedNetwork) -> str:
-    """What a file holds, in a few words."""
-    widths = "-".join(str(layer.geometry.width) for layer in packed.members[0])
-    image = "x".join(map(str, packed.preprocessing.image))
-    several = (
-        f"a vote of {len(packed.members)} networks" if len(packed.members) > 1 else "a network"
-    )
-    return f"{several} of {image} to {widths}"
-
-
-def show(checks: list[Any]) -> int:
-    """Print what was looked at; 1 if anything does not hold."""
-    for check in checks:
-        print(f"{'ok    ' if check.holds else 'FAILED'} {check.what}: {check.told}")
-    return int(not all(check.holds for check in checks))
 
 
 def timed(packed: PackedNetwork, x: Any, backend: str, threads: int, seconds: float) -> float:

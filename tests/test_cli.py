@@ -123,6 +123,9 @@ def test_a_fixed_network_pays_nothing(certified, folder, monkeypatch, capsys):
     assert "--fixed" in capsys.readouterr().err
     assert pbnn(monkeypatch, *words, "--fixed") == 0
     assert load_packed(again).certificate["bound"] == certificate["bound"]
+    # What is said of a checkpoint's normalisation is not passed over.
+    assert pbnn(monkeypatch, *words, "--fixed", "--norms-of-prior") == 2
+    assert "checkpoint for --norms-of-prior, got a packed file" in capsys.readouterr().err
     # Not with the examples that its prior was made of, nor if it has paid for a posterior.
     assert pbnn(monkeypatch, *words, "--fixed", "--prior-share", "0.1") == 2
     assert "same splits" in capsys.readouterr().err

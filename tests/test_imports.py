@@ -35,7 +35,7 @@ RANKS = [
     {"class_risks", "distillation", "memory"},
     {"certificates", "gradients", "representation", "training"},
     {"environment", "ledger", "packed", "resuming", "shards", "sweep"},
-    {"distributed", "methods", "reporting", "study"},
+    {"distributed", "methods", "opening", "reporting", "study"},
     {"cli", "export"},
 ]
 # Rooms that keep to less than their line allows.

@@ -24,6 +24,15 @@ def origin_of(task: Task, splits: Splits) -> tuple[str, NDArray[np.int64]]:
     return splits.hashes(task)[part], getattr(splits, part)
 
 
+def trust_origin(network: BLRNet, task: Task, splits: Splits) -> None:
+    """Batch normalisation that was never frozen becomes that of the split of `origin_of`.
+
+    The caller's word: nothing shows where it was trained. What was frozen stays as it is.
+    """
+    if statistics_splits(network) == {None}:
+        freeze_statistics(network, origin_of(task, splits)[0])
+
+
 def made_of(
     network: BLRNet,
     task: Task,
@@ -47,11 +56,14 @@ def made_of(
 
 
 def made_again(packed: PackedNetwork, network: BLRNet, task: Task, splits: Splits) -> Check:
-    """Whether the checkpoint, the splits and the seed give this very network."""
+    """Whether the checkpoint, the splits and the seed give this very network.
+
+    A checkpoint that is not frozen is taken at its maker's word, as when it was certified: that
+    can show these bits to be its own, and promises nothing of where its normalisation comes from.
+    """
     made = packed.data or {}
     seed = (packed.certificate or {}).get("provenance", {}).get("seed", 0)
-    if statistics_splits(network) == {None}:
-        freeze_statistics(network, origin_of(task, splits)[0])
+    trust_origin(network, task, splits)
     try:
         how = (made["predictor"], made["members"], made["statistics_of"], seed)
         again = made_of(network, task, splits, *how)
