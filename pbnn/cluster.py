@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 import pickle
 import random
@@ -12,6 +13,7 @@ import secrets
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -26,6 +28,9 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # dask makes glibc give memory back at once; training asks for the same blocks again at every step,
 # and would spend half of its time on that.
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
+
+RECOUNT = 1.0
+"""Seconds after which the workers are counted again."""
 
 Function = Callable[[Any], Any]
 
@@ -163,8 +168,17 @@ def _run_on(
     # to its work must see some waiting.
     each = 1 if ours else 2
 
+    count, counted = 1, -math.inf
+
+    def threads() -> int:
+        """Of all workers together; asked for seldom, as the answer grows with their number."""
+        nonlocal count, counted
+        if time.monotonic() > counted + RECOUNT:
+            count, counted = max(1, sum(client.nthreads().values())), time.monotonic()
+        return count
+
     def submit() -> None:
-        room = each * max(1, sum(client.nthreads().values())) - len(under_way)
+        room = each * threads() - len(under_way)
         for key, argument in itertools.islice(waiting, max(0, room)):
             call = (_run_there, name, pbnn.__version__, argument)
             future = client.submit(*call, key=f"{name}-{key}", pure=False)

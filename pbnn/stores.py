@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 from pathlib import Path
 from typing import Any, Protocol
@@ -80,14 +82,17 @@ class RemoteStore:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file; object stores show it once it is whole."""
-        self.system.makedirs(self.root, exist_ok=True)
-        self.system.pipe_file(f"{self.root}/{name}", data)
+        path = f"{self.root}/{name}"
+        try:  # Each request may go round the world: a folder is made only if it is missed.
+            self.system.pipe_file(path, data)
+        except FileNotFoundError:
+            self.system.makedirs(self.root, exist_ok=True)
+            self.system.pipe_file(path, data)
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        path = f"{self.root}/{name}"
-        if self.system.exists(path):
-            self.system.rm_file(path)
+        with contextlib.suppress(FileNotFoundError):
+            self.system.rm_file(f"{self.root}/{name}")
 
     def where(self, name: str) -> str:
         """Its address."""
@@ -105,4 +110,10 @@ def store_at(folder: Any) -> Store:
     text = os.fspath(folder)
     if text.startswith("file://"):
         return LocalStore(text.removeprefix("file://"))
-    return RemoteStore(text) if "://" in text else LocalStore(folder)
+    return _remote(text) if "://" in text else LocalStore(folder)
+
+
+@functools.lru_cache(maxsize=16)
+def _remote(address: str) -> RemoteStore:
+    """One store of an address, which is connected to and made once."""
+    return RemoteStore(address)

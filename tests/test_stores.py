@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from pbnn.stores import LocalStore, RemoteStore, store_at
-from pbnn.sweep import Cell, CellsFailed, cell_key, run_cells
+from pbnn.sweep import Cell, CellsFailed, cell_key, run_cells, store
 
 
 @pytest.fixture(params=["folder", "memory", "file"])
@@ -62,3 +62,18 @@ def test_addresses_are_told_from_paths(tmp_path):
     assert isinstance(store_at("memory://x"), RemoteStore)
     with pytest.raises(ValueError, match="fsspec"):
         store_at("nothing-like-it://x")
+
+
+def test_a_record_costs_an_object_store_two_requests(monkeypatch):
+    place = f"memory://{uuid.uuid4().hex}/runs"
+    asked = []
+    system = store_at(place).system
+    for name in ("pipe_file", "makedirs", "exists", "rm_file", "cat_file"):
+        whole = getattr(system, name)
+        monkeypatch.setattr(
+            system,
+            name,
+            lambda *a, whole=whole, name=name, **k: (asked.append(name), whole(*a, **k)),
+        )
+    store(cells()[0], {"measures": {"n": 1}}, place)
+    assert asked == ["pipe_file", "rm_file"]
