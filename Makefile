@@ -3,6 +3,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 STUDY_ARGS ?=
 PYTEST_ARGS ?=
+TEST_WORKERS ?= 2
 MUTANTS_ARGS ?= --sample 200
 
 SHELL = /bin/sh
@@ -17,7 +18,8 @@ help: ## list the targets
 	@echo 'Targets:'
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)$$/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
 	@echo 'Variables: PYTHON (python3), PIP_ARGS (for pip install), STUDY_ARGS (for the study),'
-	@echo '           PYTEST_ARGS (for the tests), MUTANTS_ARGS (--sample 200)'
+	@echo '           PYTEST_ARGS (for the tests), TEST_WORKERS (2 processes for the tests),'
+	@echo '           MUTANTS_ARGS (--sample 200)'
 
 # The stamp comes last: an interrupted or failed installation starts anew next time.
 $(STAMP): pyproject.toml constraints.txt
@@ -53,7 +55,7 @@ types: $(STAMP) ## mypy
 	$(RUN) -m mypy
 
 unit: $(STAMP) ## the tests
-	$(RUN) -m pytest $(PYTEST_ARGS)
+	$(RUN) -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 doctest: $(STAMP) ## the examples in the docstrings
 	$(RUN) -m pytest --doctest-modules --doctest-glob='*.md' pbnn README.md docs/balance.md docs/bounds.md docs/clusters.md docs/images.md docs/packed.md docs/representation.md
