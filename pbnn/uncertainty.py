@@ -18,12 +18,12 @@ def predictive_entropy(probabilities: Tensor) -> Tensor:
 
     Parameters
     ----------
-    probabilities : Tensor, shape (*, K)
+    probabilities : Tensor, shape (..., K)
         In [0, 1], summing to 1.
 
     Returns
     -------
-    Tensor, shape (*)
+    Tensor, shape (...)
 
     Raises
     ------

@@ -44,8 +44,8 @@ def mutual_information(counts: Tensor, *, corrected: bool = True) -> Tensor:
     .. math:: \hat I = \hat H(b) + \hat H(Y) - \hat H(b, Y), \qquad
         \hat I - \frac{(|b| - 1)(|Y| - 1)}{2 N \ln 2}
 
-    the second with the correction of Miller and Madow, where |·| counts the values that occur: of
-    the pairs, |b||Y|, as for independent ones. It may be below 0.
+    the second with the correction of Miller and Madow, where :math:`|\cdot|` counts the
+    values that occur: of the pairs, :math:`|b||Y|`, as for independent ones. It may be below 0.
 
     Parameters
     ----------

@@ -66,7 +66,7 @@ def base_scales(weight: Tensor, signs: Tensor) -> Tensor:
     Parameters
     ----------
     weight : Tensor
-    signs : Tensor, shape (M, *weight.shape)
+    signs : Tensor, shape (M, ...), each of the shape of `weight`
 
     Examples
     --------

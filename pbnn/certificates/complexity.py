@@ -188,10 +188,10 @@ _LOG_RATIO: dict[type[Posterior], Callable[[Posterior, Tensor], Terms]] = {
 def least_loss_of_right_vote(network: SignNetwork) -> float:
     r"""Lower bound, for every input, on the Gibbs loss: b = ½ erfc(t/√2), rounded down.
 
-    Wherever the vote is right the loss (1 − |F|)/2 is at least this, with t the largest argument of
-    the output unit: ‖w‖₁/√d for d hidden signs (a bias joins the norm and the count), ‖w‖₂ for a
-    single unit on real inputs. Without a bias that unit has no loss at all where its input is zero,
-    since sgn 0 = +1 for every draw, so b = 0.
+    Wherever the vote is right the loss :math:`(1 - |F|)/2` is at least this, with t the largest
+    argument of the output unit: ‖w‖₁/√d for d hidden signs (a bias joins the norm and the count),
+    ‖w‖₂ for a single unit on real inputs. Without a bias that unit has no loss at all where its
+    input is zero, since sgn 0 = +1 for every draw, so b = 0.
     """
     if not network.widths and not network.bias:
         return 0.0

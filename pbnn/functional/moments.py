@@ -18,7 +18,7 @@ SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
 
 
 class Moments(NamedTuple):
-    """Mean and variance of independent units, of shape (*, features) or (n, channels, h, w).
+    """Mean and variance of independent units, of shape (..., features) or (n, channels, h, w).
 
     The variance may be of a shape that broadcasts to that of the mean.
     """
@@ -65,7 +65,7 @@ def linear(x: Units, weight: Tensor, law: str = "gaussian") -> Moments:
 
     Parameters
     ----------
-    x : Tensor, Moments or Signs, shape (*, in_features)
+    x : Tensor, Moments or Signs, shape (..., in_features)
         A tensor is a known input (variance zero).
     weight : Tensor, shape (out_features, in_features)
         The means w of the weights; in [−1, 1] for signs.
