@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from spawned import FOUND, in_turn, together
 from torch import nn
 
 from pbnn.baselines import Classifier
@@ -390,15 +390,11 @@ def failing(how, rank):
 def work(folder):
     """All that a process does: by three of them, by two, and by two of which one fails."""
     folder, rank = Path(folder), int(os.environ["RANK"])
-    ports = os.environ["PORTS"].split()
-    for count in (3, 2):
-        os.environ |= {"WORLD_SIZE": str(count), "MASTER_PORT": ports.pop()}
-        if rank < count:
-            with processes(timeout=60) as here:
-                compared(folder / str(count), here)
+    for _, here in in_turn((3, 2), timeout=60):
+        compared(folder / str(here.count), here)
     os.environ["WORLD_SIZE"] = "2"
-    for how in ("raises", "waits"):
-        os.environ["MASTER_PORT"] = ports.pop()
+    for how, port in zip(("raises", "waits"), os.environ["PORTS"].split()[2:], strict=True):
+        os.environ["MASTER_PORT"] = port
         if rank < 2:
             told = failing(how, rank)
             (folder / f"{how}-{rank}.json").write_text(json.dumps(told))
@@ -418,36 +414,13 @@ def killed(folder):
         save_file(end.state, Path(folder) / f"end-{here.rank}.safetensors")
 
 
-def free_ports(count):
-    found = [socket.socket() for _ in range(count)]
-    for each in found:
-        each.bind(("127.0.0.1", 0))
-    ports = [str(each.getsockname()[1]) for each in found]
-    for each in found:
-        each.close()
-    return ports
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Where three processes of this file, as torchrun starts them, have left what they found."""
     folder = tmp_path_factory.mktemp("found")
     for count in (2, 3):
         (folder / str(count)).mkdir()
-    common = {"MASTER_ADDR": "127.0.0.1", "PORTS": " ".join(free_ports(4)), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "work", str(folder)]
-    running = [
-        subprocess.Popen(command, env=os.environ | common | {"RANK": rank}, stderr=subprocess.PIPE)
-        for rank in "012"
-    ]
-    try:
-        errors = [process.communicate(timeout=150)[1].decode() for process in running]
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-            process.stderr.close()
-    assert [process.returncode for process in running] == [0, 0, 0], errors
+    together([sys.executable, __file__, "work", str(folder)], 3, turns=4, timeout=150)
     return folder
 
 
@@ -668,7 +641,7 @@ def test_torchrun_starts_it_and_starts_it_again(folders, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command = [*torchrun, "--nproc-per-node", "2", "--max-restarts", "1", __file__]
     # Or those that start again may read where the old ones were.
-    settings = {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    settings = {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"} | FOUND
     options = {"env": os.environ | settings, "capture_output": True}
     done = subprocess.run([*command, "killed", str(tmp_path)], timeout=100, **options)
     assert done.returncode == 0, done.stderr.decode()

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import itertools
 import os
-import socket
 import statistics
-import subprocess
 import sys
 import time
 
 import torch
+from spawned import together
 
 from pbnn.distributed import fit_sharded, processes
 from pbnn.layers import freeze_statistics
@@ -58,22 +57,7 @@ def work():
 
 
 def measured(count):
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = str(found.getsockname()[1])
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count)}
-    common |= {"OMP_NUM_THREADS": "1"}
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", __file__],
-            env=os.environ | common | {"RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-    told = [process.communicate(timeout=300)[0] for process in running]
-    assert not any(process.returncode for process in running)
+    told = together([sys.executable, "-W", "ignore", __file__], count, timeout=300)
     return [float(value) for value in told[0].split()]
 
 
