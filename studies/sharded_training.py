@@ -114,7 +114,7 @@ def shared_out(config: Config, task: Task, splits: Splits, folder: Path) -> None
     save_file(tensors, folder / "points.safetensors")
     command = [sys.executable, "-W", "ignore", str(RUNS), str(folder)]
     turns = len(config.processes) * (1 + config.rounds)
-    together(command, max(config.processes), turns=turns, timeout=TIMEOUT)
+    together(command, max(config.processes), turns=turns, timeout=4 * TIMEOUT)
 
 
 def equality_rows(config: Config, folder: Path) -> list[dict[str, Any]]:
