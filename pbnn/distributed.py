@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from pbnn.binarize.binary_net import StochasticWeights
 from pbnn.class_risks import fresh_networks, risks_of_draws
 from pbnn.evaluation import Risks
 from pbnn.files import write_atomic
@@ -24,11 +23,8 @@ from pbnn.objectives import Objective, check_classes
 from pbnn.representation import CMIM
 from pbnn.resuming import generators_of, restore_run, run_bytes, state_of
 from pbnn.seeding import spawn_seed
-from pbnn.shards import PointDraws, Shards, average_gradients, place
+from pbnn.shards import PointDraws, Shards, average_gradients, check_parts, place
 from pbnn.training import Augmentation, FitConfig, Hooks, Run, fit
-
-GLOBAL_DRAWS = (nn.modules.dropout._DropoutNd, nn.RReLU)
-"""Modules that draw from torch's global generator."""
 
 
 class Processes(NamedTuple):
@@ -199,7 +195,9 @@ class _Sharing(Hooks):
         """Go on from the file, if process 0 finds one."""
         if self.path is not None and (content := _content_of_first(self.path)):
             where = str(self.path)
-            more = restore_run(content, where, self.objective, run, self.config, self.points)
+            more = restore_run(
+                content, where, self.objective, run, self.config, self.points, names=["root"]
+            )
             self.shards.draws.root = more["root"]
         self.shards.draws.start(len(run.curve))
 
@@ -234,23 +232,7 @@ def _check_shardable(objective: Objective, config: FitConfig) -> None:
         raise ValueError("`compile` must be False with several processes, got True.")
     if any(isinstance(part, CMIM) for part in objective.modules()):
         raise ValueError("`objective` must not look into the network with several processes: CMIM.")
-    for name, part in objective.network.named_modules():
-        if isinstance(part, GLOBAL_DRAWS) and float(getattr(part, "p", 1.0)) > 0:
-            what = "draw from generators that are passed in, so that processes differ"
-        elif isinstance(part, nn.modules.instancenorm._InstanceNorm) and part.track_running_stats:
-            what = "have no running statistics of instances"
-        elif _strange_generators(part):
-            what = "draw from known generators (`BLRNet`, `SampledPBGNet`, `StochasticWeights`)"
-        else:
-            continue
-        got = f"{name or 'itself'!r}, a {type(part).__name__}"
-        raise ValueError(f"`objective.network` must {what}, got {got}.")
-
-
-def _strange_generators(part: nn.Module) -> bool:
-    """Whether it has generators of which one does not know what they draw."""
-    known = [*PointDraws(part).modules, part if isinstance(part, StochasticWeights) else None]
-    return part not in known and any(isinstance(v, Generator) for v in vars(part).values())
+    check_parts(objective.network)
 
 
 def _follow_first(objective: Objective, generator: Generator) -> None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pbnn.functional import draw_points
 from pbnn.networks import PBGNet
 
 
@@ -56,12 +57,7 @@ class SampledPBGNet(PBGNet):
         """The estimate of F(x), shape (n,); its gradient is the conditional estimator."""
         mean = self.hidden_moments(x).mean
         up = (1 + mean.detach()) / 2
-        drawn = (
-            torch.rand(
-                self.draws, *up.shape, generator=self.source, dtype=up.dtype, device=up.device
-            )
-            < up
-        )
+        drawn = draw_points(torch.rand, (self.draws, *up.shape), self.source, up, axis=1) < up
         signs = 2 * drawn.to(up.dtype) - 1
         weight = self.output.weight.mean
         output = torch.erf(F.linear(signs, weight).squeeze(-1) / math.sqrt(2 * self.widths[0]))

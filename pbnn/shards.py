@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import Generator, Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from pbnn.binarize.binary_net import SignWeights
+from pbnn.binarize.binary_net import SignWeights, StochasticWeights
 from pbnn.functional import Moments, Statistics, batch_norm, mean_of
 from pbnn.layers import StochasticBatchNorm
 from pbnn.networks import BLRNet
@@ -35,6 +35,8 @@ from pbnn.seeding import spawn_seed
 CACHED = 2**18
 """Numbers of an intermediate table on a CPU."""
 TorchNorm = nn.modules.batchnorm._BatchNorm
+GLOBAL_DRAWS = (nn.modules.dropout._DropoutNd, nn.RReLU)
+"""Modules that draw from torch's global generator."""
 
 
 def place() -> tuple[int, int]:
@@ -84,7 +86,7 @@ class PointDraws:
         for module, source in zip(self.modules[:1], self.sources[:1], strict=True):
             before = source.get_state()
             self.root = int(torch.randint(2**62, (), generator=source, device=source.device))
-            if _draws_weights(module):
+            if _trains_on_weights(module):
                 source.set_state(before)
 
     def start(self, epoch: int) -> None:
@@ -95,7 +97,7 @@ class PointDraws:
     def hand_out(self) -> None:
         """Before a pass."""
         for module, source, own in zip(self.modules, self.sources, self.own, strict=True):
-            module.source = source if module.training and _draws_weights(module) else own
+            module.source = source if draws_weights(module) else own
 
     def take_back(self) -> None:
         """After it."""
@@ -103,9 +105,67 @@ class PointDraws:
             module.source = source
 
 
-def _draws_weights(module: nn.Module) -> bool:
+def draws_weights(module: nn.Module) -> bool:
+    """Whether it is weights for a batch that it draws in the mode that it is in."""
+    return _trains_on_weights(module) and module.training
+
+
+def _trains_on_weights(module: nn.Module) -> bool:
     """Whether it is weights for a batch that it draws in training."""
     return isinstance(module, BLRNet) and module.activation == "sample"
+
+
+def normalisations(network: nn.Module) -> tuple[list[StochasticBatchNorm], list[Any]]:
+    """Batch normalisations of points: ours, and torch's."""
+    # Those of weights (`WeightMapping`) look at no points.
+    binarisers = [m for m in network.modules() if isinstance(m, SignWeights)]
+    of_weights = {id(part) for module in binarisers for part in module.modules()}
+    parts = [part for part in network.modules() if id(part) not in of_weights]
+    ours = [part for part in parts if isinstance(part, StochasticBatchNorm)]
+    return ours, [part for part in parts if isinstance(part, TorchNorm)]
+
+
+def check_parts(network: nn.Module) -> None:
+    """Refuse networks that would draw or remember something else of a batch in parts.
+
+    Raises
+    ------
+    ValueError
+        For dropout, running statistics of instances, generators of unknown modules.
+    """
+    for name, part in network.named_modules():
+        if isinstance(part, GLOBAL_DRAWS) and float(getattr(part, "p", 1.0)) > 0:
+            what = "draw from generators that are passed in, to be computed in parts"
+        elif isinstance(part, nn.modules.instancenorm._InstanceNorm) and part.track_running_stats:
+            what = "have no running statistics of instances"
+        elif _strange_generators(part):
+            what = "draw from known generators (`BLRNet`, `SampledPBGNet`, `StochasticWeights`)"
+        else:
+            continue
+        got = f"{name or 'itself'!r}, a {type(part).__name__}"
+        raise ValueError(f"`objective.network` must {what}, got {got}.")
+
+
+def _strange_generators(part: nn.Module) -> bool:
+    """Whether it has generators of which one does not know what they draw."""
+    known = [*PointDraws(part).modules, part if isinstance(part, StochasticWeights) else None]
+    return part not in known and any(isinstance(v, Generator) for v in vars(part).values())
+
+
+def rows_of(output: Any, points: int) -> list[Tensor]:
+    """The tensors of an output, one or those of `Moments`, which must have a row for each point."""
+    if not isinstance(output, Tensor | Moments):
+        got = type(output).__name__
+        raise ValueError(f"`network` must give a tensor or Moments to be joined, got a {got}.")
+    if isinstance(output, Tensor):
+        parts = [output]
+    else:
+        parts = [output.mean, output.variances().expand_as(output.mean)]
+    for part in parts:
+        if not part.ndim or len(part) != points:
+            got = f"shape {tuple(part.shape)} for {points} points"
+            raise ValueError(f"`network` must give a row for each point, got {got}.")
+    return parts
 
 
 class Shards:
@@ -126,12 +186,7 @@ class Shards:
         self.rank, self.count = place()
         self.sizes: list[int] | None = None  # of the batch that is being computed
         self.handles: list[Any] = []
-        # Normalised over the weights themselves (`WeightMapping`), which all processes have.
-        binarisers = [m for m in network.modules() if isinstance(m, SignWeights)]
-        of_weights = {id(part) for module in binarisers for part in module.modules()}
-        parts = [part for part in network.modules() if id(part) not in of_weights]
-        self.stochastic = [part for part in parts if isinstance(part, StochasticBatchNorm)]
-        self.others: list[Any] = [part for part in parts if isinstance(part, TorchNorm)]
+        self.stochastic, self.others = normalisations(network)
 
     def __enter__(self) -> None:
         if self.count == 1:
@@ -182,20 +237,9 @@ class Shards:
         sizes, self.sizes = self.sizes, None
         self.draws.take_back()
         assert sizes is not None
-        if not isinstance(output, Tensor | Moments):
-            got = type(output).__name__
-            raise ValueError(f"`network` must give a tensor or Moments to be joined, got a {got}.")
-        if isinstance(output, Tensor):
-            return self._whole(output, sizes, len(args[0]))
-        parts = (output.mean, output.variances().expand_as(output.mean))
-        return Moments(*(self._whole(part, sizes, len(args[0])) for part in parts))
-
-    def _whole(self, part: Tensor, sizes: list[int], rows: int) -> Tensor:
-        if not part.ndim or len(part) != rows:
-            got = f"shape {tuple(part.shape)} for {rows} points"
-            raise ValueError(f"`network` must give a row for each point, got {got}.")
-        whole: Tensor = _Gathered.apply(part[: sizes[self.rank]], sizes, self.rank)
-        return whole
+        parts = rows_of(output, len(args[0]))
+        whole = [_Gathered.apply(part[: sizes[self.rank]], sizes, self.rank) for part in parts]
+        return whole[0] if isinstance(output, Tensor) else Moments(*whole)
 
     def statistics(self, x: Moments | Tensor) -> Statistics:
         """`pbnn.functional.batch_statistics` of the whole batch."""

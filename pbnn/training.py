@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from pbnn.baselines import MLP, RealNet
+from pbnn.chunks import Chunks
 from pbnn.files import check_schema_version, write_atomic
 from pbnn.layers import StochasticBatchNorm, statistics_splits
-from pbnn.memory import check_fits
+from pbnn.memory import fitting
 from pbnn.networks import ABNet, BLRNet, PBGNet, SignNetwork
 from pbnn.objectives import Objective
 
@@ -173,9 +174,15 @@ def fit(
     ------
     ValueError
         Among others for a batch that does not fit into memory, with one that does.
+
+    Warns
+    -----
+    UserWarning
+        If a step fits in chunks of its batch only (`pbnn.memory.fitting`), which changes nothing in
+        it but its rounding and its time.
     """
     objective.check(x, y)
-    check_fits(objective, x, y, config.batch, config.optimiser)
+    chunks = _chunks(objective, x, y, config)
     hooks = hooks or Hooks()
     sizes = batch_sizes(len(x), config.batch)
     steps = config.epochs * len(sizes)
@@ -203,7 +210,8 @@ def fit(
                 for norm in norms:
                     norm.eval()
             objective.meet(index)
-            loss, risk = batch_loss(points[index], y[index], weight)
+            with chunks:
+                loss, risk = batch_loss(points[index], y[index], weight)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             hooks.differentiated()
@@ -238,9 +246,23 @@ def fit(
                 run.waited_from = epoch
             hooks.epoch(run)
     if config.keep == "best":
-        keep_better(objective, run.best_state, x, y, config.batch)
+        with chunks:
+            keep_better(objective, run.best_state, x, y, config.batch)
     objective.eval()
     return run.curve
+
+
+def _chunks(objective: Objective, x: Tensor, y: Tensor, config: FitConfig) -> Chunks:
+    """How to compute the steps so that they fit into memory."""
+    return fitting(
+        objective,
+        x,
+        y,
+        config.batch,
+        config.optimiser,
+        frozen=config.frozen_from == 0,
+        chunked=not config.compile,
+    )
 
 
 @torch.no_grad()
@@ -296,7 +318,8 @@ def fit_best_of(
         if attempt:
             cast(SignNetwork, objective.network).restart(generator)
         curve = fit(objective, x, y, config, generator=generator, progress=progress)
-        least = objective_on(objective, x, y, config.batch)
+        with _chunks(objective, x, y, config):
+            least = objective_on(objective, x, y, config.batch)
         if least < best:
             best, best_state, best_curve = least, snapshot(objective), curve
     objective.load_state_dict(best_state)

@@ -1,5 +1,6 @@
 """Moments of binary-activated networks with random weights: pure functions on tensors."""
 
+from pbnn.functional.draws import PartOfDraws, draw_points
 from pbnn.functional.fused import normalised_sign
 from pbnn.functional.moments import (
     LAWS,
@@ -43,6 +44,7 @@ __all__ = [
     "LAWS",
     "SQRT_TWO_OVER_PI",
     "Moments",
+    "PartOfDraws",
     "Signs",
     "Statistics",
     "Threshold",
@@ -53,6 +55,7 @@ __all__ = [
     "batch_statistics",
     "choose_sign",
     "conv2d",
+    "draw_points",
     "expect_over_signs",
     "gaussian_slope",
     "hard_concrete",

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pbnn.functional.draws import PartOfDraws, draw_points
 from pbnn.functional.moments import Moments, Signs, Units
 
 SignsOrKnown = TypeVar("SignsOrKnown", Signs, Tensor)
@@ -48,7 +49,7 @@ def max_pool(x: SignsOrKnown, kernel: int) -> SignsOrKnown:
     return Signs(1 - 2 * down)
 
 
-def max_pool_sampled(x: Moments, kernel: int, generator: torch.Generator) -> Moments:
+def max_pool_sampled(x: Moments, kernel: int, generator: torch.Generator | PartOfDraws) -> Moments:
     r"""Moments of the unit that is the largest of each window in one draw of Gaussian units.
 
     .. math::
@@ -71,9 +72,7 @@ def max_pool_sampled(x: Moments, kernel: int, generator: torch.Generator) -> Mom
     check_window(x.mean, kernel)
     mean, var = x.mean, x.var.expand_as(x.mean)
     with torch.no_grad():
-        noise = torch.randn(
-            mean.shape, generator=generator, dtype=mean.dtype, device=mean.device
-        ).to(mean)
+        noise = draw_points(torch.randn, mean.shape, generator, mean).to(mean)
         draw = torch.addcmul(mean, noise, var.sqrt())
         _, index = F.max_pool2d(draw, kernel, return_indices=True)
     flat = index.flatten(2)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pbnn.functional.draws import PartOfDraws, draw_points
+
 
 def hard_sign(x: Tensor) -> Tensor:
     """+1 where `x` ≥ 0 and −1 elsewhere: unlike `torch.sign`, never 0.
@@ -161,7 +163,9 @@ def expect_over_signs(values: Tensor, mean: Tensor) -> Tensor:
     return table if values.ndim == 2 else table.squeeze(-1)
 
 
-def hard_concrete(mean: Tensor, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
+def hard_concrete(
+    mean: Tensor, generator: torch.Generator | PartOfDraws, temperature: float = 1.0
+) -> Tensor:
     r"""Signs drawn with the given means, with the gradient of a binary concrete variable.
 
     .. math::
@@ -185,7 +189,7 @@ def hard_concrete(mean: Tensor, generator: torch.Generator, temperature: float =
     """
     if not temperature > 0:
         raise ValueError(f"`temperature` must be positive, got {temperature}.")
-    uniform = torch.rand(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+    uniform = draw_points(torch.rand, mean.shape, generator, mean)
     return _HardConcrete.apply(mean, uniform, temperature)
 
 

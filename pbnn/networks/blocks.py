@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from pbnn.functional import (
     Moments,
+    PartOfDraws,
     Signs,
     Units,
     average_pool,
@@ -59,7 +60,9 @@ class Tail(nn.Module):
             a = (max_pool if self.pool.kind == "max" else average_pool)(a, self.pool.size)
         return a if self.last else sign_with_slope(a, self.slope)
 
-    def analytic(self, h: Moments, draw_maximum: Generator | None = None) -> Moments | Signs:
+    def analytic(
+        self, h: Moments, draw_maximum: Generator | PartOfDraws | None = None
+    ) -> Moments | Signs:
         """Means of the signs, or moments of the scores, of random pre-activations.
 
         With a generator the largest of a window is drawn (`max_pool_sampled`).
@@ -88,7 +91,9 @@ class Block(nn.Module):
         super().__init__()
         self.layer, self.tail = layer, tail
 
-    def analytic(self, x: Units, draw_maximum: Generator | None = None) -> Moments | Signs:
+    def analytic(
+        self, x: Units, draw_maximum: Generator | PartOfDraws | None = None
+    ) -> Moments | Signs:
         """Moments in, moments out."""
         return self.tail.analytic(self.layer.analytic(x), draw_maximum)
 
