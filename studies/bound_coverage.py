@@ -6,14 +6,15 @@ failure if any of the posteriors that the bound holds for has a risk above it. N
 more often than delta; the same bounds with a mistake built in must. Beside the simulation stand
 exact searches for the worst case of `bound_adversary`.
 
-    python studies/bound_coverage.py           # reports/bound_coverage, about a minute on one core
-    python studies/bound_coverage.py --redraw  # table and figure again, from the CSV files
+    python studies/bound_coverage.py              # reports/bound_coverage, two minutes on one core
+    python studies/bound_coverage.py --workers 2  # the same bytes, on two processes
+    python studies/bound_coverage.py --redraw     # table and figure again, from the CSV files
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,18 @@ import numpy as np
 import pandas as pd
 from bound_claims import BROKEN, CLAIMS, Claim
 from bound_worlds import DELTAS, WORLDS, Draws
+from cells import KEPT, Runs, code_of
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from tabulate import tabulate
-from tqdm import tqdm
 
+import pbnn.bounds
 from pbnn.bounds import clopper_pearson
 from pbnn.files import read_json, write_atomic, write_json
 from pbnn.reporting.drawing import GREY, make_panels, save
 from pbnn.seeding import spawn_seed
 from pbnn.study import SCHEMA_VERSION, describe, run_study
+from pbnn.sweep import Cell, cell_key
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "bound_coverage"
@@ -43,7 +46,7 @@ ADVERSARY_N, ADVERSARY_FEW = 60, 8
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Runs):
     """How much to simulate, and where to write it."""
 
     trials: int = 20_000
@@ -52,46 +55,91 @@ class Config:
     """Of all draws."""
     out: Path | None = None
     """Output folder; by default reports/bound_coverage."""
-    redraw: bool = False
-    """Make table and figure again from the CSV files."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for field, least in (("trials", 1), ("seed", 0)):
             if getattr(self, field) < least:
                 raise ValueError(f"`{field}` must be at least {least}, got {getattr(self, field)}.")
 
 
-def simulate(
-    claims: Iterable[Claim], trials: int, seed: int, progress: bool = False
-) -> list[dict[str, Any]]:
+def simulate(claims: Sequence[Claim], trials: int, seed: int) -> list[dict[str, Any]]:
     """A row for each claim and delta; claims on one world share its draws."""
-    by_world = defaultdict(list)
-    for index, claim in enumerate(claims):
-        by_world[claim.world].append((index, claim))
+    found = [
+        pair
+        for world in dict.fromkeys(claim.world for claim in claims)
+        for pair in simulate_world(claims, world, trials, seed)
+    ]
+    return in_order(found)
+
+
+def simulate_world(
+    claims: Sequence[Claim], world: str, trials: int, seed: int
+) -> list[tuple[int, dict[str, Any]]]:
+    """The rows of the claims on one world, each with the place of its claim."""
+    members = [(index, claim) for index, claim in enumerate(claims) if claim.world == world]
     failures: dict[tuple[int, float], int] = defaultdict(int)
     counts: dict[int, int] = defaultdict(int)
-    rows = []
-    with tqdm(total=trials * len(by_world), disable=not progress, unit="trial") as bar:
-        for world, members in by_world.items():
-            bar.set_description(world)
-            rng = np.random.default_rng(spawn_seed(seed, "coverage", world))
-            for start in range(0, trials, CHUNK):
-                size = min(CHUNK, trials - start)
-                draws = WORLDS[world](rng, size)
-                for index, claim in members:
-                    if claim.at_most is not None and start >= claim.at_most:
-                        continue
-                    counts[index] += size
-                    for delta in DELTAS:
-                        failed = np.asarray(claim.fails(draws, delta))
-                        failures[index, delta] += int(failed.reshape(size, -1).any(1).sum())
-                bar.update(size)
-            rows += [
-                (index, row(claim, draws, delta, counts[index], failures[index, delta]))
-                for index, claim in members
-                for delta in DELTAS
-            ]
-    return [made for _, made in sorted(rows, key=lambda pair: pair[0])]
+    rng = np.random.default_rng(spawn_seed(seed, "coverage", world))
+    for start in range(0, trials, CHUNK):
+        size = min(CHUNK, trials - start)
+        draws = WORLDS[world](rng, size)
+        for index, claim in members:
+            if claim.at_most is not None and start >= claim.at_most:
+                continue
+            counts[index] += size
+            for delta in DELTAS:
+                failed = np.asarray(claim.fails(draws, delta))
+                failures[index, delta] += int(failed.reshape(size, -1).any(1).sum())
+    return [
+        (index, row(claim, draws, delta, counts[index], failures[index, delta]))
+        for index, claim in members
+        for delta in DELTAS
+    ]
+
+
+def in_order(found: Iterable[tuple[int, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Rows in the order of their claims."""
+    return [made for _, made in sorted(found, key=lambda pair: pair[0])]
+
+
+def simulated() -> dict[str, Sequence[Claim]]:
+    """Claims by the table that they are in."""
+    return {"coverage": CLAIMS, "broken": BROKEN}
+
+
+def cells_of(config: Config) -> list[Cell]:
+    """A cell for each world of either table, and one for the searches at each delta."""
+    cells: list[dict[str, Any]] = [
+        {"method": table, "dataset": world, "trials": config.trials, "seed": config.seed}
+        for table, claims in simulated().items()
+        for world in dict.fromkeys(claim.world for claim in claims)
+    ]
+    sizes = {"largest": ADVERSARY_N, "few": ADVERSARY_FEW}
+    cells += [
+        {"method": "adversary", "dataset": f"delta {delta:g}", "delta": delta} | sizes
+        for delta in DELTAS
+    ]
+    here = Path(__file__).parent
+    code = code_of([*here.glob("bound_*.py"), *Path(pbnn.bounds.__file__).parent.glob("*.py")])
+    return [Cell(cell_key(cell, code), cell) for cell in cells]
+
+
+def run(cell: dict[str, Any]) -> dict[str, Any]:
+    """The rows of a cell; simulated ones with the places of their claims."""
+    if cell["method"] == "adversary":
+        found = bound_adversary.searches(cell["delta"], cell["largest"], cell["few"])
+        return {"rows": list(found)}
+    claims = simulated()[cell["method"]]
+    return {"rows": simulate_world(claims, cell["dataset"], cell["trials"], cell["seed"])}
+
+
+def tables_of(records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each CSV file."""
+    rows: dict[str, list[Any]] = defaultdict(list)
+    for record in records:
+        rows[record["config"]["method"]] += record["rows"]
+    return {name: in_order(found) if name in simulated() else found for name, found in rows.items()}
 
 
 def row(claim: Claim, draws: Draws, delta: float, trials: int, failures: int) -> dict[str, Any]:
@@ -120,21 +168,13 @@ def study(config: Config) -> Path:
     """Simulate and search, then write CSV files, table and figure; returns the folder."""
     folder = config.out or REPORTS / NAME
     if not config.redraw:
-        found = {
-            "coverage": simulate(CLAIMS, config.trials, config.seed, progress=True),
-            "broken": simulate(BROKEN, config.trials, config.seed, progress=True),
-            "adversary": [
-                found
-                for delta in DELTAS
-                for found in bound_adversary.searches(delta, ADVERSARY_N, ADVERSARY_FEW)
-            ],
-        }
+        cells = cells_of(config)
+        config.announce(cells, folder)
+        found = tables_of(config.run(cells, run, folder))
         for name, rows in found.items():
             text = pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
             write_atomic(folder / f"{name}.csv", text)
-        about = describe(
-            config, f"studies/{NAME}.py", ("out", "redraw"), trials=config.trials, seed=config.seed
-        )
+        about = describe(config, f"studies/{NAME}.py", KEPT, trials=config.trials, seed=config.seed)
         write_json(folder / "study.json", about)
     draw(folder)
     return folder

@@ -14,8 +14,9 @@ What comes out, with its numbers, is in which_bound.md: for losses of 0 or 1 the
 exact constant, unless the KL divergence is a few nats; for soft losses one that sees more than
 their mean; in the Monte-Carlo step betting, but for losses of 0 or 1.
 
-    python studies/bound_tightness.py             # reports/bound_tightness, under a minute
-    python studies/bound_tightness.py --redraw    # tables and figures again, from the CSVs
+    python studies/bound_tightness.py               # reports/bound_tightness, under a minute
+    python studies/bound_tightness.py --workers 2   # the same bytes, on two processes
+    python studies/bound_tightness.py --redraw      # tables and figures again, from the CSVs
 """
 
 from __future__ import annotations
@@ -40,13 +41,16 @@ from bound_tightness_page import (
     monte_carlo_figure,
     page_of,
 )
+from cells import KEPT, Runs, code_of
 from scipy import special
 
+import pbnn.bounds
 from pbnn.bounds import CATALOGUE, betting, clopper_pearson, kl_inverse, maurer_pontil, monte_carlo
 from pbnn.files import read_json, write_atomic, write_json
 from pbnn.reporting.drawing import save
 from pbnn.seeding import spawn_seed
 from pbnn.study import describe, run_study
+from pbnn.sweep import Cell, cell_key
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "bound_tightness"
@@ -72,7 +76,7 @@ LEVELS = 2**14
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Runs):
     """How sure to be, and where to write."""
 
     delta: float = 0.05
@@ -81,10 +85,9 @@ class Config:
     """Simulated samples behind each point of the Monte-Carlo step."""
     out: Path | None = None
     """Output folder; by default reports/bound_tightness."""
-    redraw: bool = False
-    """Make tables and figures again from the CSV files."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.delta < 1:
             raise ValueError(f"`delta` must lie in (0, 1), got {self.delta}.")
         if self.seeds < 1:
@@ -300,26 +303,48 @@ def steps(losses: np.ndarray) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-def monte_carlo_rows(config: Config) -> Iterator[dict[str, Any]]:
+def cells_of(config: Config) -> list[Cell]:
+    """A cell for each law of the losses in the Monte-Carlo step."""
+    code = code_of([Path(__file__), *Path(pbnn.bounds.__file__).parent.glob("*.py")])
+    cells = [
+        {
+            "dataset": f"mean {mean:g}",
+            "method": f"ratio {ratio:g}",
+            "mean": mean,
+            "ratio": ratio,
+            "draws": list(DRAWS),
+            "seeds": config.seeds,
+        }
+        for mean, ratio in product(MEANS, RATIOS)
+    ]
+    return [Cell(cell_key(cell, code), cell) for cell in cells]
+
+
+def run(cell: dict[str, Any]) -> dict[str, Any]:
+    """The rows of a cell, for each number of draws."""
+    law, seeds = (cell["mean"], cell["ratio"]), cell["seeds"]
+    return {"rows": [row for m in cell["draws"] for row in monte_carlo_rows(*law, m, seeds)]}
+
+
+def monte_carlo_rows(mean: float, ratio: float, m: int, seeds: int) -> Iterator[dict[str, Any]]:
     """The median excess of each bound over the true mean, and how many fell below it."""
-    for mean, ratio, m in product(MEANS, RATIOS, DRAWS):
-        runs = [steps(simulated(mean, ratio, m, seed)) for seed in range(config.seeds)]
-        # All samples of a few soft losses may happen to hold only zeros.
-        names = [name for name in runs[0] if ratio == 1 or name != "clopper_pearson"]
-        excess = {name: np.array([run[name] for run in runs]) - mean for name in names}
-        least = min(names, key=lambda name: float(np.median(excess[name])))
-        for name in names:
-            yield {
-                "mean": mean,
-                "variance_ratio": ratio,
-                "m": m,
-                "delta": DELTA_MC,
-                "bound": name,
-                "excess": float(np.median(excess[name])),
-                "least": name == least,
-                "failures": int((excess[name] < 0).sum()),
-                "seeds": config.seeds,
-            }
+    runs = [steps(simulated(mean, ratio, m, seed)) for seed in range(seeds)]
+    # All samples of a few soft losses may happen to hold only zeros.
+    names = [name for name in runs[0] if ratio == 1 or name != "clopper_pearson"]
+    excess = {name: np.array([run[name] for run in runs]) - mean for name in names}
+    least = min(names, key=lambda name: float(np.median(excess[name])))
+    for name in names:
+        yield {
+            "mean": mean,
+            "variance_ratio": ratio,
+            "m": m,
+            "delta": DELTA_MC,
+            "bound": name,
+            "excess": float(np.median(excess[name])),
+            "least": name == least,
+            "failures": int((excess[name] < 0).sum()),
+            "seeds": seeds,
+        }
 
 
 def study(config: Config) -> Path:
@@ -327,14 +352,17 @@ def study(config: Config) -> Path:
     folder = config.out or REPORTS / NAME
     if not config.redraw:
         grid = tightness(config)
-        frames = (grid, by_n(config), winners(grid), pd.DataFrame(monte_carlo_rows(config)))
+        cells = cells_of(config)
+        config.announce(cells, folder)
+        drawn = [row for record in config.run(cells, run, folder) for row in record["rows"]]
+        frames = (grid, by_n(config), winners(grid), pd.DataFrame(drawn))
         for name, frame in zip(CSVS, frames, strict=True):
             text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
             write_atomic(folder / f"{name}.csv", text)
         chosen, left_out = compared()
         more = {"compared": chosen, "left_out": left_out, "guess": GUESS}
         more["variances"] = VARIANCES
-        about = describe(config, f"studies/{NAME}.py", ("out", "redraw"), **more)
+        about = describe(config, f"studies/{NAME}.py", KEPT, **more)
         write_json(folder / "study.json", about)
     draw(folder)
     return folder

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from cells import KEPT, Runs
 from safetensors.torch import save
 from torch import Tensor
 
@@ -20,48 +21,30 @@ from pbnn.inputs import Points
 from pbnn.methods import points_of
 from pbnn.reporting import write_curves_csv, write_records_csv, write_timings_csv
 from pbnn.study import describe
-from pbnn.sweep import Cell, run_cells
+from pbnn.sweep import Cell
 
 INSTEAD = "_digits"
 """Ending of the folder where the bundled digits had to do."""
-FOLDERS = (
-    "data_dir",
-    "offline",
-    "out",
-    "redraw",
-    "workers",
-    "scheduler",
-    "retry_failed",
-    "records",
-)
+FOLDERS = ("data_dir", "offline", *KEPT)
 """Fields of a configuration that change nothing in a result."""
 
 
 @dataclass(frozen=True)
-class Places:
+class Places(Runs):
     """Where a study runs and finds its data, and whether it only draws."""
 
     device: str = "cpu"
     """Where to train."""
     threads: int = 1
     """Of each run on a CPU."""
-    workers: int | None = None
-    """Run on this many processes of this machine."""
-    scheduler: str | None = None
-    """Or on the dask cluster with this scheduler: address or scheduler file."""
-    retry_failed: bool = False
-    """Run again what has failed before."""
-    records: Path | None = None
-    """Folder of the records; by default runs in the output folder."""
     data_dir: Path | None = None
     """Folder with mnist/…; by default $PBNN_DATA, then the cache, then a download."""
     offline: bool = False
     """Do not try to download."""
-    redraw: bool = False
-    """Make tables and figures again from the CSV files."""
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "threads", "workers"):
+        super().__post_init__()
+        for name in ("seeds", "threads"):
             if (got := getattr(self, name, None)) is not None and got < 1:
                 raise ValueError(f"`{name}` must be a positive integer, got {got}.")
         if self.device != "cpu" and not torch.cuda.is_available():
@@ -166,16 +149,12 @@ def run_all(
     folder: Path,
 ) -> list[dict[str, Any]]:
     """Run what is missing and write the CSV files; cells that name another in `needs` come last."""
-    kept = config.records or folder / "runs"
-    print(f"Runs: {len(cells)}, kept one by one in {kept}; interrupt and go on at will.")
+    config.announce(cells, folder)
     alone = config.workers is None and config.scheduler is None
-    where = Where(kept, config.data_dir, config.offline, config.device, alone)
+    where = Where(config.kept_in(folder), config.data_dir, config.offline, config.device, alone)
     one = functools.partial(run, where=where)
-    places: dict[str, Any] = {"workers": config.workers, "scheduler": config.scheduler}
-    places["retry_failed"] = config.retry_failed
-    first = [cell for cell in cells if cell.config[needs] is None]
-    run_cells(first, one, where.kept, **places)
-    records = run_cells(cells, one, where.kept, **places)
+    config.run([cell for cell in cells if cell.config[needs] is None], one, folder)
+    records = config.run(cells, one, folder)
     write_records_csv(records, folder / "records.csv")
     write_curves_csv(records, folder / "curves.csv")
     write_timings_csv(records, folder / "timings.csv")

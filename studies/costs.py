@@ -9,6 +9,8 @@ re-run's; evaluating them is not timed.
 Part two, `growth`: seconds and peak memory of an epoch, and of a certificate, as the width, the
 depth and the number of points double, each in a process of its own, on random data.
 
+It measures time and so runs one thing after another, without workers: leave it the machine alone.
+
     python studies/costs.py             # reports/costs, about 10 minutes on one idle core
     python studies/costs.py --redraw    # table and figure again, from the CSVs
 """

@@ -9,12 +9,13 @@ the network, and so unbiased for its mean output (`ABNet`); as T grows it goes t
 units do not share what is below them (`PBGNet`); in between it is the mean of neither.
 
     python studies/estimators.py                  # reports/estimators, about 75 s on one core
+    python studies/estimators.py --workers 2      # the same bytes, on two processes
     python studies/estimators.py --redraw         # tables and figure again, from the CSVs
 """
 
 from __future__ import annotations
 
-import copy
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,13 +25,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from cells import KEPT, Runs
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from tabulate import tabulate
 from torch import Tensor
 
-from pbnn.data import DataUnavailable, Task, embedded_twin, load, split
+from pbnn.data import DataUnavailable, Task, embedded_twin, load, load_once, split
 from pbnn.environment import environment
 from pbnn.files import read_json, write_atomic, write_json
 from pbnn.functional import sample_signs
@@ -40,13 +42,14 @@ from pbnn.objectives import RiskObjective
 from pbnn.reporting.drawing import GREY, fit, label_rows, legend, look_of, make_panels, save
 from pbnn.seeding import generator
 from pbnn.study import command_of, run_study
+from pbnn.sweep import Cell, cell_key
 from pbnn.training import FitConfig
 from pbnn.training import fit as train
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "estimators"
 SCHEMA_VERSION = 1
-FOLDERS = ("data_dir", "out", "offline", "redraw")
+FOLDERS = ("data_dir", "offline", *KEPT)
 
 SAMPLED = ("reinforce", "reinforce_baseline", "straight_through", "conditional")
 DRAWS = (1, 2, 10, 100, 1000)
@@ -66,7 +69,7 @@ ROWS_AT_ONCE = 50_000
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Runs):
     """What to run, on what, and where to write it."""
 
     dataset: str = "mnist17"
@@ -85,10 +88,9 @@ class Config:
     """Do not try to download."""
     out: Path | None = None
     """Output folder; by default reports/estimators, with the ending _digits on the twin."""
-    redraw: bool = False
-    """Make tables and figure again from the CSV files."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for field, least in (("points", 1), ("replications", 2), ("seed", 0)):
             got = getattr(self, field)
             if got < least:
@@ -102,45 +104,62 @@ class Config:
         embedded_twin(self.dataset)  # A misspelt name is an error here, before anything is read.
 
 
-def gradient_rows(config: Config, task: Task) -> Iterator[dict[str, Any]]:
-    """Bias and variance of each estimator, for each width, state and number of draws."""
+def gradient_cells(config: Config, task: Task) -> list[Cell]:
+    """A cell for each network whose gradient is estimated."""
     if set(np.unique(task.y)) != {-1, 1}:
         raise ValueError(f"`dataset` must name a two-class task, got {config.dataset!r}.")
+    shared = {"dataset": task.name, "draws": list(DRAWS), "seed": config.seed}
+    shared |= {"points": config.points, "replications": config.replications}
+    cells = [
+        shared | {"method": f"{state}, {width} wide", "width": width, "state": state}
+        for width in WIDTHS
+        for state in STATES
+    ]
+    return [Cell(cell_key(cell, {"sha256": task.sha256}), cell) for cell in cells]
+
+
+def run_gradients(
+    cell: dict[str, Any], data_dir: Path | None = None, offline: bool = False
+) -> dict[str, Any]:
+    """Bias and variance of each estimator at one network, for each number of draws."""
+    torch.set_num_threads(1)
+    task = load_once(cell["dataset"], data_dir, offline)
     index = split(task).certification
+    seed, width, state = (cell[name] for name in ("seed", "width", "state"))
     x, y = (torch.from_numpy(a[index]).double() for a in (task.x, task.y))
-    chosen = torch.randperm(len(x), generator=generator(config.seed, "points"))[: config.points]
-    for width in WIDTHS:
-        for state, network in networks(config, width, x, y):
-            hidden, output = (layer.weight.mean.detach() for layer in network.layers())
-            batch = network.features(x[chosen]), y[chosen]
-            truth = exact(hidden, output, *batch, 1, generator(config.seed, "unused"))
-            for name, draws in settings():
-                # The same for all estimators, so that they see the same signs.
-                source = generator(config.seed, "draws", state, width, draws)
-                estimates = [
-                    ESTIMATORS[name](hidden, output, *batch, max(draws, 1), source)
-                    for _ in range(config.replications if draws else 1)
-                ]
-                about = {"width": width, "state": state, "estimator": name, "draws": draws}
-                for row in summaries(estimates, truth):
-                    yield about | row
+    chosen = torch.randperm(len(x), generator=generator(seed, "points"))[: cell["points"]]
+    network = network_of(seed, width, state, x, y)
+    hidden, output = (layer.weight.mean.detach() for layer in network.layers())
+    batch = network.features(x[chosen]), y[chosen]
+    truth = exact(hidden, output, *batch, 1, generator(seed, "unused"))
+    rows = []
+    for name, draws in settings(cell["draws"]):
+        # The same for all estimators, so that they see the same signs.
+        source = generator(seed, "draws", state, width, draws)
+        estimates = [
+            ESTIMATORS[name](hidden, output, *batch, max(draws, 1), source)
+            for _ in range(cell["replications"] if draws else 1)
+        ]
+        about = {"width": width, "state": state, "estimator": name, "draws": draws}
+        rows += [about | row for row in summaries(estimates, truth)]
+    return {"rows": rows}
 
 
-def networks(config: Config, width: int, x: Tensor, y: Tensor) -> Iterator[tuple[str, PBGNet]]:
-    """A network as it is initialised, then trained for a few passes by its exact Gibbs risk."""
-    source = generator(config.seed, "weights", width)
+def network_of(seed: int, width: int, state: str, x: Tensor, y: Tensor) -> PBGNet:
+    """A network as it is initialised, or trained for a few passes by its exact Gibbs risk."""
+    source = generator(seed, "weights", width)
     network = PBGNet(x[0].numel(), (width,), shift=x.mean(), generator=source, dtype=torch.float64)
-    yield "initial", copy.deepcopy(network)
-    batches = generator(config.seed, "batches", width)
-    train(RiskObjective(network), x, y, TRAINING, generator=batches)
-    yield "trained", network
+    if state == "trained":
+        batches = generator(seed, "batches", width)
+        train(RiskObjective(network), x, y, TRAINING, generator=batches)
+    return network
 
 
-def settings() -> Iterator[tuple[str, int]]:
+def settings(numbers: list[int]) -> Iterator[tuple[str, int]]:
     """Every estimator with its numbers of draws; 0 for what does not sample."""
     yield "mean_field", 0
     for name in SAMPLED:
-        for draws in DRAWS[1 if name == "reinforce_baseline" else 0 :]:
+        for draws in numbers[1 if name == "reinforce_baseline" else 0 :]:
             yield name, draws
 
 
@@ -177,23 +196,38 @@ def summary(estimates: Tensor, truth: Tensor) -> dict[str, float]:
     }
 
 
-def bias_rows(config: Config) -> Iterator[dict[str, Any]]:
-    """Mean outputs of deeper networks; those where the tree is furthest off are also estimated."""
-    pairs = [deep_networks(config.seed, index) for index in range(DEEP_CANDIDATES)]
+def exact_rows(seed: int) -> tuple[list[dict[str, Any]], list[int]]:
+    """Mean outputs of deeper networks, and those networks where the tree is furthest off."""
+    pairs = [deep_networks(seed, index) for index in range(DEEP_CANDIDATES)]
     values = torch.stack([torch.cat([tree(x), chain(x)]) for tree, chain, x in pairs])
+    rows: list[dict[str, Any]] = []
     for index, (of_tree, of_network) in enumerate(values.tolist()):
-        yield {"network": index, "quantity": "tree", "value": of_tree}
-        yield {"network": index, "quantity": "network", "value": of_network}
+        rows.append({"network": index, "quantity": "tree", "value": of_tree})
+        rows.append({"network": index, "quantity": "network", "value": of_network})
     gaps = (values[:, 1] - values[:, 0]).abs()
-    for index in gaps.argsort(descending=True)[:DEEP_SHOWN].tolist():
-        tree, chain, x = pairs[index]
-        source = generator(config.seed, "layerwise", index)
-        for draws in DEEP_DRAWS:
-            estimates = layerwise(tree, x, draws, config.deep_draws // draws, source)
-            about = {"network": index, "quantity": "layerwise", "draws": draws}
-            yield about | mean_and_error(estimates)
-        estimates = chains(chain, x, config.deep_draws, generator(config.seed, "chains", index))
-        yield {"network": index, "quantity": "chains", "draws": 1} | mean_and_error(estimates)
+    return rows, gaps.argsort(descending=True)[:DEEP_SHOWN].tolist()
+
+
+def bias_cells(config: Config, networks: list[int]) -> list[Cell]:
+    """A cell for each deeper network whose output is estimated."""
+    shared = {"deep_draws": config.deep_draws, "draws": list(DEEP_DRAWS), "seed": config.seed}
+    cells = [shared | {"method": f"deep {index}", "network": index} for index in networks]
+    return [Cell(cell_key(cell, {}), cell) for cell in cells]
+
+
+def run_bias(cell: dict[str, Any]) -> dict[str, Any]:
+    """Estimates of one deeper network's output."""
+    torch.set_num_threads(1)
+    seed, index, total = cell["seed"], cell["network"], cell["deep_draws"]
+    tree, chain, x = deep_networks(seed, index)
+    source, rows = generator(seed, "layerwise", index), []
+    for draws in cell["draws"]:
+        estimates = layerwise(tree, x, draws, total // draws, source)
+        about = {"network": index, "quantity": "layerwise", "draws": draws}
+        rows.append(about | mean_and_error(estimates))
+    estimates = chains(chain, x, total, generator(seed, "chains", index))
+    about = {"network": index, "quantity": "chains", "draws": 1}
+    return {"rows": [*rows, about | mean_and_error(estimates)]}
 
 
 @torch.no_grad()
@@ -257,6 +291,11 @@ def folder_of(config: Config, substitute: bool) -> Path:
     return config.out or REPORTS / (f"{NAME}_digits" if substitute else NAME)
 
 
+def rows_of(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of all records."""
+    return [row for record in records for row in record["rows"]]
+
+
 def study(config: Config) -> Path:
     """Run both parts, or only draw them; returns the folder."""
     if config.redraw:
@@ -267,9 +306,16 @@ def study(config: Config) -> Path:
     torch.set_num_threads(1)
     task, substitute = task_of(config)
     folder = folder_of(config, substitute)
-    parts = {"gradients": gradient_rows(config, task), "bias": bias_rows(config)}
+    known, furthest = exact_rows(config.seed)
+    gradients, bias = gradient_cells(config, task), bias_cells(config, furthest)
+    config.announce([*gradients, *bias], folder)
+    one = functools.partial(run_gradients, data_dir=config.data_dir, offline=config.offline)
+    parts = {
+        "gradients": rows_of(config.run(gradients, one, folder)),
+        "bias": known + rows_of(config.run(bias, run_bias, folder)),
+    }
     for part, rows in parts.items():
-        frame = pd.DataFrame(list(rows))
+        frame = pd.DataFrame(rows)
         frame["draws"] = frame["draws"].astype("Int64")
         write_atomic(folder / f"{part}.csv", frame.to_csv(index=False, lineterminator="\n"))
     described: dict[str, Any] = {"dataset": task.name, "sha256": task.sha256}

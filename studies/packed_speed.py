@@ -9,6 +9,8 @@ scores, beside their full-precision twins in torch. On all test images their lab
 first signs are compared with those of the networks of torch that they are made of. Their
 certificates are of the packed predictions, on the other half.
 
+It measures time and so runs one thing after another, without workers: leave it the machine alone.
+
     python studies/packed_speed.py            # reports/packed_speed, about 15 minutes on two cores
     python studies/packed_speed.py --redraw   # page and figure again, from the CSVs
 """

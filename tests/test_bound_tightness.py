@@ -230,9 +230,6 @@ def test_the_steps_are_the_bounds_of_the_package(tight):
 def test_of_several_samples_the_median_counts_and_failures_are_those_below_the_mean(
     tight, monkeypatch
 ):
-    monkeypatch.setattr(tight, "MEANS", (0.2,))
-    monkeypatch.setattr(tight, "RATIOS", (1.0, 0.1))
-    monkeypatch.setattr(tight, "DRAWS", (1_000,))
     # Losses that hold zeros only allow Clopper and Pearson's bound, by chance.
     monkeypatch.setattr(tight, "simulated", lambda mean, ratio, m, seed: float(seed))
     told = {"monte_carlo": (0.1, 0.4, 0.5), "betting": (0.3, 0.3, 0.9), "maurer_pontil": (1, 1, 1)}
@@ -240,8 +237,7 @@ def test_of_several_samples_the_median_counts_and_failures_are_those_below_the_m
     monkeypatch.setattr(
         tight, "steps", lambda seed: {name: three[int(seed)] for name, three in told.items()}
     )
-    rows = list(tight.monte_carlo_rows(tight.Config(seeds=3)))
-    hard, soft = ([row for row in rows if row["variance_ratio"] == ratio] for ratio in (1.0, 0.1))
+    hard, soft = (list(tight.monte_carlo_rows(0.2, ratio, 1_000, 3)) for ratio in (1.0, 0.1))
     assert {row["bound"] for row in hard} - {row["bound"] for row in soft} == {"clopper_pearson"}
     excess = {row["bound"]: row["excess"] for row in hard}
     expected = {"monte_carlo": 0.2, "betting": 0.1, "maurer_pontil": 0.8, "clopper_pearson": 0.05}
@@ -280,6 +276,7 @@ def test_the_study_writes_its_files_and_draws_them_again_from_the_csvs(tight, sm
     again |= {f"{name}.png" for name in FIGURES}
     before = {name: (folder / name).read_bytes() for name in again}
     assert {path.name for path in folder.iterdir()} == again | {
+        "runs",
         "study.json",
         *(f"{name}.csv" for name in tight.CSVS),
     }
@@ -357,3 +354,33 @@ def test_losses_are_told_in_per_cent(share, text):
 def test_a_senseless_configuration_is_refused(tight, field, value, domain):
     with pytest.raises(ValueError, match=f"`{field}` must.*{domain}, got {value}"):
         tight.Config(**{field: value})
+
+
+def test_workers_write_the_bytes_of_one_process_and_what_is_kept_is_not_run_again(
+    monkeypatch, tmp_path
+):
+    import bound_tightness as study  # by the name that workers import it by
+
+    monkeypatch.setattr(study, "DRAWS", (50, 100))
+    monkeypatch.setattr(study, "draw", lambda folder: None)
+    names = [f"{name}.csv" for name in study.CSVS]
+
+    def content(config):
+        folder = study.study(config)
+        return {name: (folder / name).read_bytes() for name in (*names, "study.json")}
+
+    alone = content(study.Config(seeds=2, out=tmp_path / "alone"))
+    assert content(study.Config(seeds=2, out=tmp_path / "workers", workers=2)) == alone
+    records = sorted((tmp_path / "alone" / "runs").glob("*.json"))
+    assert len(records) == len(study.MEANS) * len(study.RATIOS)
+    records[0].unlink()
+    ran = []
+    whole = study.run
+    monkeypatch.setattr(study, "run", lambda cell: ran.append(cell) or whole(cell))
+    assert content(study.Config(seeds=2, out=tmp_path / "alone")) == alone
+    assert len(ran) == 1
+    # Another law of losses, or other code, is another cell.
+    keys = {cell.key for cell in study.cells_of(study.Config(seeds=2))}
+    assert not keys & {cell.key for cell in study.cells_of(study.Config(seeds=3))}
+    monkeypatch.setattr(study, "code_of", lambda files: {"sha256": "other"})
+    assert not keys & {cell.key for cell in study.cells_of(study.Config(seeds=2))}

@@ -311,7 +311,7 @@ def test_the_study_writes_what_it_can_draw_again(small, monkeypatch):
     assert about["command"] == "python studies/bound_coverage.py --trials 200 --seed 3"
     for name in ("coverage.md", "coverage.svg"):
         (folder / name).unlink()
-    monkeypatch.setattr(bound_coverage, "simulate", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr(bound_coverage, "run", lambda cell: 1 / 0)
     bound_coverage.study(bound_coverage.Config(out=folder, redraw=True))
     assert (folder / "coverage.md").read_text(encoding="utf-8") == page
     assert (folder / "coverage.svg").exists()
