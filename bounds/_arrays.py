@@ -47,7 +47,8 @@ def _probability(x: Any) -> Any:
 
 
 def _count(x: Any) -> Any:
-    return (x >= 1) & (x < math.inf) & (x % 1 == 0)
+    # Beyond, its square is no float, and a bound might be no number.
+    return (x >= 1) & (x < 2.0**500) & (x % 1 == 0)
 
 
 Domain: TypeAlias = tuple[Predicate, str]
@@ -65,7 +66,7 @@ DOMAINS: dict[str, Domain] = {
     **dict.fromkeys(["c", "kl", "divergence"], COST),
     **dict.fromkeys(["variance", "second_moment"], FINITE_COST),
     **dict.fromkeys(["n", "n_pairs", "draws"], COUNT),
-    "errors": (lambda x: _count(x + 1), "must be a whole number, at least 0"),
+    "errors": (lambda x: (x == 0) | _count(x), "must be a whole number, at least 0"),
     "delta": (lambda x: (x > 0) & (x < 1), "must lie in (0, 1)"),
 }
 """What the arguments that many bounds share must be; those of one bound it gives to `prepare`."""

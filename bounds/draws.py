@@ -274,6 +274,8 @@ def _log_capital(x: Any, times: Any, mean: float, stakes: Any, weights: Any) -> 
 
 def series(name: str, value: Any, beside: Any = None) -> Any:
     """A list or tuple as an array, or a tensor `beside` one; without a last axis a TypeError."""
+    if isinstance(value, (list, tuple)) and any(isinstance(each, bool) for each in value):
+        raise TypeError(f"`{name}` must hold real numbers, got True or False.")
     if isinstance(value, (list, tuple)) and hasattr(beside, "new_tensor"):
         value = beside.double().new_tensor(value)
     if isinstance(value, (list, tuple)):

@@ -12,7 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from pbnn.bounds._arrays import Real, check, close, compare, detached, outward, prepare, quiet
+from pbnn.bounds._arrays import (
+    COUNT,
+    Real,
+    check,
+    close,
+    compare,
+    detached,
+    outward,
+    prepare,
+    quiet,
+)
 from pbnn.bounds.catalogue import FIXED_PREDICTOR, catalogued
 from pbnn.bounds.kl import inverse
 
@@ -182,7 +192,7 @@ def maurer_pontil(
     >>> round(maurer_pontil(0.1, 10_000, variance=0.001), 6)
     0.10172
     """
-    domains = {"n": (lambda x: (x >= 2) & (x % 1 == 0), "must be a whole number, at least 2")}
+    domains = {"n": (lambda x: COUNT[0](x) & (x >= 2), "must be a whole number, at least 2")}
     given = prepare(domains, risk=risk, n=n, variance=variance, delta=delta)
     xp, (risk, n, variance, delta), finish = given
     price = -xp.log(delta / 2)

@@ -10,6 +10,7 @@ from pbnn.bounds._arrays import FINITE, SLACK, Real, check, detached, prepare, q
 from pbnn.bounds.catalogue import catalogued
 from pbnn.bounds.constants import CONSTANTS
 
+MOST_TYPES = 2**16
 _STEPS = (
     46  # bisections of an interval of length 750 to a relative 1e-11, whose square is the error
 )
@@ -197,6 +198,8 @@ def _whole(types: Any) -> int:
         raise TypeError(f"`types` must be an integer, got {type(types).__name__}.")
     if types < 2:
         raise ValueError(f"`types` must be at least 2, got {types}.")
+    if types > MOST_TYPES:  # over which it sums one by one
+        raise ValueError(f"`types` must be at most {MOST_TYPES}, got {types}.")
     return types
 
 

@@ -123,11 +123,12 @@ class RealNet(Classifier):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        config: dict[str, Any] = {"image": list(image), "architecture": architecture}
         make: dict[str, Any] = {"dtype": dtype, "device": device}
         stages = parse(architecture)
+        shapes = weight_shapes(image, stages)
+        config: dict[str, Any] = {"image": list(image), "architecture": architecture}
         modules: list[nn.Module] = []
-        for stage, shape in zip(stages, weight_shapes(image, stages), strict=True):
+        for stage, shape in zip(stages, shapes, strict=True):
             layer = self._layer(shape, make)
             draw = torch.randn(shape, generator=generator, dtype=torch.float64)
             with torch.no_grad():

@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+DEEPEST = 100
+"""Levels of a record; deeper ones are taken for damage."""
 
 
 @contextlib.contextmanager
@@ -98,7 +102,8 @@ def read_json(path: str | os.PathLike[str], kind: str, schema_version: int) -> d
     Raises
     ------
     ValueError
-        Naming the file, if it is not JSON, not a record, has no version, or a newer one.
+        Naming the file, if it is not JSON, not a record, has no version, or a newer one; for NaN
+        and infinity, for a key that stands twice, and for a record deeper than `DEEPEST` levels.
     """
     return parse_json(Path(path).read_bytes(), str(path), kind, schema_version)
 
@@ -106,8 +111,8 @@ def read_json(path: str | os.PathLike[str], kind: str, schema_version: int) -> d
 def parse_json(data: bytes, where: str, kind: str, schema_version: int) -> dict[str, Any]:
     """A record of the content of a file, as `read_json` of the file."""
     try:
-        record = json.loads(data.decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        record = strict_json(data)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is not a readable {kind}: {error}.") from error
     if not isinstance(record, dict):
         raise ValueError(
@@ -115,6 +120,47 @@ def parse_json(data: bytes, where: str, kind: str, schema_version: int) -> dict[
         )
     check_schema_version(record.get("schema_version"), where, kind, schema_version)
     return record
+
+
+def strict_json(data: bytes | str) -> Any:
+    """A value of JSON that means one thing only: finite numbers, keys once, not too deep.
+
+    Raises
+    ------
+    ValueError, RecursionError
+        For all else, also what Python would read, such as NaN.
+
+    Examples
+    --------
+    >>> strict_json('{"kl": 0.5}')
+    {'kl': 0.5}
+    """
+    text = data.decode("utf-8") if isinstance(data, bytes) else data
+    value = json.loads(text, object_pairs_hook=_once, parse_float=_finite, parse_constant=_finite)
+    level = [value]
+    for _ in range(DEEPEST):
+        inner = [each for each in level if isinstance(each, dict | list)]
+        level = [part for each in inner for part in _parts(each)]
+    if level:
+        raise ValueError(f"it is deeper than {DEEPEST} levels")
+    return value
+
+
+def _parts(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise ValueError(f"a key stands twice among {sorted(record)}")
+    return record
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is no finite number")
+    return number
 
 
 def check_schema_version(found: object, where: str, kind: str, newest: int) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pbnn.bounds import catoni
 from pbnn.layers import StochasticBatchNorm
 from pbnn.networks import check_points
+from pbnn.networks.checks import is_real, is_whole
 from pbnn.scores import (
     binary_cross_entropy,
     bounded_cross_entropy,
@@ -242,8 +243,12 @@ class BoundObjective(LossObjective):
         loss: str = "linear",
     ) -> None:
         super().__init__()
-        if C is not None and not 0 < C < math.inf:
+        if C is not None and not is_real(C, math.ulp(0.0)):
             raise ValueError(f"`C` must be positive and finite, got {C}.")
+        if not is_whole(n, 1):
+            raise ValueError(f"`n` must be a positive integer, got {n}.")
+        if not is_real(delta, 0, 1) or delta in (0, 1):
+            raise ValueError(f"`delta` must lie in (0, 1), got {delta}.")
         self.network, self.n, self.delta = network, n, delta
         self.loss = loss_named(loss, bounded=True)
         log_c = next(network.parameters()).new_full((), math.log(C or 1.0))
@@ -330,8 +335,10 @@ class VariationalObjective(LossObjective):
 
     def __init__(self, network: nn.Module, n: int, C: float = 1.0, loss: str = "linear") -> None:
         super().__init__()
-        if not 0 < C < math.inf:
+        if not is_real(C, math.ulp(0.0)):
             raise ValueError(f"`C` must be positive and finite, got {C}.")
+        if not is_whole(n, 1):
+            raise ValueError(f"`n` must be a positive integer, got {n}.")
         self.network, self.n, self.C = network, n, C
         self.loss = loss_named(loss)
 
@@ -357,7 +364,7 @@ def loss_named(name: str, *, bounded: bool = False) -> Loss:
 
 def decay_checked(decay: float) -> float:
     """A factor of the L2 penalty, refused unless it is one."""
-    if not 0 <= decay < math.inf:
+    if not is_real(decay, 0):
         raise ValueError(f"`decay` must be a number of at least 0, got {decay}.")
     return decay
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
-from pbnn.files import check_schema_version
+from pbnn.files import check_schema_version, strict_json
 from pbnn.training import FitConfig, Run
 
 SCHEMA_VERSION = 1
@@ -79,6 +80,7 @@ def run_bytes(
         "steps": run.schedule.last_epoch,
         "groups": groups,
         "more": more,
+        "tensors": sorted(tensors),
     }
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     content: bytes = save(whole, metadata={"pbnn": json.dumps(header)})
@@ -86,7 +88,13 @@ def run_bytes(
 
 
 def restore_run(
-    content: bytes, where: str, objective: nn.Module, run: Run, config: FitConfig, points: str
+    content: bytes,
+    where: str,
+    objective: nn.Module,
+    run: Run,
+    config: FitConfig,
+    points: str,
+    names: Collection[str] = (),
 ) -> dict[str, int]:
     """Make a training that has just begun what another was by `run_bytes`; returns its `more`.
 
@@ -97,6 +105,8 @@ def restore_run(
         What to call the file in errors.
     objective, run, config, points
         As for `run_bytes`.
+    names : collection of str
+        Of what `more` must hold.
 
     Raises
     ------
@@ -108,28 +118,66 @@ def restore_run(
 
     try:
         length = int.from_bytes(content[:8], "little")  # of safetensors' own header
-        header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["pbnn"])
+        header = strict_json(json.loads(content[8 : 8 + length])["__metadata__"]["pbnn"])
         check_schema_version(header["schema_version"], where, "checkpoint", SCHEMA_VERSION)
         for name, mine in (("config", dataclasses.asdict(config)), ("points", points)):
-            if header[name] != mine:
+            if json.dumps(header[name], sort_keys=True) != json.dumps(mine, sort_keys=True):
                 raise ValueError(f"`{name}` must be {header[name]} to go on, got {mine}")
-        _put(load(content), objective, run, config)
-        for group, saved in zip(run.optimiser.param_groups, header["groups"], strict=True):
-            group |= {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
+        _check_header(header, run, config)
+        more: dict[str, int] = header["more"]
+        if missing := set(names) - set(more):
+            raise ValueError(f"`more` must hold {sorted(missing)}")
+        saved = load(content)
+        if sorted(saved) != header["tensors"]:
+            raise ValueError("`tensors` must be those that the header names")
+        _put(saved, objective, run, config, header["steps"])
+        for group, told in zip(run.optimiser.param_groups, header["groups"], strict=True):
+            group |= {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
         rates = [group["lr"] for group in run.optimiser.param_groups]
         steps = {"last_epoch": header["steps"], "_step_count": header["steps"] + 1}
         run.schedule.load_state_dict(steps | {"_last_lr": rates})
         run.curve[:] = header["curve"]
         run.best, run.waited_from = header["best"], header["waited_from"]
-        more: dict[str, int] = header["more"]
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{where} is no checkpoint of this training: {error}.") from error
+    except (SafetensorError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as e:
+        raise ValueError(f"{where} is no checkpoint of this training: {e}.") from e
     return more
 
 
+def _check_header(header: dict[str, Any], run: Run, config: FitConfig) -> None:
+    """Refuse numbers of a header that are none, or that do not fit each other."""
+    curve, more, steps = header["curve"], header["more"], header["steps"]
+    rows = [row for row in curve if isinstance(row, dict) and set(row) == set(curve[0])]
+    numbers = [number for row in rows for number in row.values()] + [header["best"]]
+    whole = [steps, header["waited_from"], *more.values()]
+    if not isinstance(curve, list) or not rows or len(rows) < len(curve):
+        raise ValueError("`curve` must be of rows that have the same figures")
+    if not all(type(each) is float for each in numbers):
+        raise ValueError("`curve` and `best` must be real numbers")
+    if [row["epoch"] for row in rows] != list(range(len(rows))):
+        raise ValueError("`curve` must have a row for each epoch")
+    if not all(type(each) is int for each in whole):
+        raise ValueError("`steps`, `waited_from` and `more` must be whole numbers")
+    total = getattr(run.schedule, "total_steps", steps)
+    if steps * config.epochs != len(rows) * total or not 0 <= header["waited_from"] < len(rows):
+        raise ValueError("`steps` and `waited_from` must be those of the epochs of the curve")
+    for group, told in zip(run.optimiser.param_groups, header["groups"], strict=True):
+        own = {k: list(v) if isinstance(v, tuple) else v for k, v in group.items() if k != "params"}
+        kinds = [{k: _kind(v) for k, v in each.items()} for each in (told, own)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(f"`groups` must be as those of the optimiser, {own}, got {told}")
+
+
+def _kind(value: Any) -> Any:
+    return [_kind(each) for each in value] if isinstance(value, list) else type(value)
+
+
 @torch.no_grad()
-def _put(saved: dict[str, Tensor], objective: nn.Module, run: Run, config: FitConfig) -> None:
+def _put(
+    saved: dict[str, Tensor], objective: nn.Module, run: Run, config: FitConfig, steps: int
+) -> None:
     tensors = _tensors(objective, run, config)
+    if odd := [name for name, value in saved.items() if value.isnan().any()]:
+        raise ValueError(f"`tensors` must be numbers, not so in {odd[0]}")
     kept = {name for name in saved if name.startswith(("objective/", "best/"))}
     if kept != set(tensors):
         raise ValueError(f"`objective` must have the same parts, got {sorted(kept ^ set(tensors))}")
@@ -143,6 +191,13 @@ def _put(saved: dict[str, Tensor], objective: nn.Module, run: Run, config: FitCo
     for place, parameter in enumerate(_parameters(run)):
         start = f"optimiser/{place}/"
         state = {k.removeprefix(start): v for k, v in saved.items() if k.startswith(start)}
+        for key, value in state.items():
+            if key == "step":
+                sound = value.shape == () and value.item() == steps
+            else:
+                sound = (value.shape, value.dtype) == (parameter.shape, parameter.dtype)
+            if not sound:
+                raise ValueError(f"`optimiser` must fit the parameters and steps, not so {key!r}")
         if state:
             # Laid out in memory like the parameter: kernels round alike only if they run alike.
             run.optimiser.state[parameter] = {

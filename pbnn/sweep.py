@@ -175,7 +175,7 @@ def run_cells(
     Warns
     -----
     UserWarning
-        Naming the file, for a damaged record, which is run again.
+        Naming the file, for a damaged record or failure, which is run again.
 
     Examples
     --------
@@ -304,10 +304,17 @@ def stored(cell: Cell, folder: str | os.PathLike[str]) -> dict[str, Any] | None:
         warnings.warn(f"{path} is damaged and is run again: {error}", stacklevel=2)
         return None
     check_schema_version(record["schema_version"], path, "run record", SCHEMA_VERSION)
-    if record.get("key") != cell.key or record.get("config") != json.loads(_canonical(cell.config)):
+    if not _is_of(record, cell):
         warnings.warn(f"{path} holds another cell and is run again.", stacklevel=2)
         return None
     return record
+
+
+def _is_of(record: Mapping[str, Any], cell: Cell) -> bool:
+    """Whether a stored record is that of a cell: also 1, 1.0 and true are told apart."""
+    config = record.get("config")
+    same = isinstance(config, dict) and _canonical(config) == _canonical(cell.config)
+    return same and record.get("key") == cell.key
 
 
 def store(cell: Cell, result: Mapping[str, Any], folder: str | os.PathLike[str]) -> None:
@@ -341,16 +348,22 @@ def store_failure(
 
 
 def failure_of(cell: Cell, folder: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """What is stored of a cell's failure (``name``, ``error``, ``traceback``), or None."""
+    """What is stored of a cell's failure (``name``, ``error``, ``traceback``), or None if there is
+    nothing or, with a warning, if it is damaged."""
     kept, name = store_at(folder), f"{cell.key}.{FAILED}.json"
+    path = kept.where(name)
     try:
-        failure = parse_json(kept.read(name), kept.where(name), "failure", SCHEMA_VERSION)
-    except (FileNotFoundError, ValueError):
+        failure = parse_json(kept.read(name), path, "failure", SCHEMA_VERSION)
+    except FileNotFoundError:
         return None
-    sound = all(
-        isinstance(failure.get(name), str) for name in ("key", "name", "error", "traceback")
-    )
-    return failure if sound and failure["key"] == cell.key else None
+    except ValueError as error:
+        warnings.warn(f"{path} is damaged, and its cell is run again: {error}", stacklevel=2)
+        return None
+    texts = all(isinstance(failure.get(name), str) for name in ("name", "error", "traceback"))
+    if not texts or not _is_of(failure, cell):
+        warnings.warn(f"{path} is of no failure of its cell, which is run again.", stacklevel=2)
+        return None
+    return failure
 
 
 def collect(cells: Iterable[Cell], folder: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -15,10 +16,13 @@ from torch import Tensor, nn
 
 from pbnn.baselines import MLP, RealNet
 from pbnn.chunks import Chunks
-from pbnn.files import check_schema_version, write_atomic
+from pbnn.files import check_schema_version, strict_json, write_atomic
 from pbnn.layers import StochasticBatchNorm, statistics_splits
 from pbnn.memory import fitting
 from pbnn.networks import ABNet, BLRNet, PBGNet, SignNetwork
+from pbnn.networks.architecture import parse
+from pbnn.networks.blrnet import weight_shapes
+from pbnn.networks.checks import is_real, is_whole
 from pbnn.objectives import Objective
 
 SCHEMA_VERSION = 1
@@ -85,16 +89,21 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
+            if not is_whole(getattr(self, name), 1):
                 raise ValueError(f"`{name}` must be a positive integer, got {getattr(self, name)}.")
-        if not self.learning_rate > 0:
+        if not is_real(self.learning_rate, math.ulp(0.0)):
             raise ValueError(f"`learning_rate` must be positive, got {self.learning_rate}.")
         for name in ("kl_warmup", "frozen_from"):
-            if not 0 <= getattr(self, name) <= 1:
+            if not is_real(getattr(self, name), 0, 1):
                 raise ValueError(f"`{name}` must lie in [0, 1], got {getattr(self, name)}.")
-        for name in ("patience", "weight_decay"):
-            if not getattr(self, name) >= 0:
+        for name, sound in (
+            ("patience", is_whole(self.patience, 0)),
+            ("weight_decay", is_real(self.weight_decay, 0)),
+        ):
+            if not sound:
                 raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)}.")
+        if not isinstance(self.compile, bool):
+            raise ValueError(f"`compile` must be True or False, got {self.compile!r}.")
         for name, known in (("optimiser", tuple(OPTIMISERS)), ("keep", ("best", "last"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"`{name}` must be one of {known}, got {getattr(self, name)!r}.")
@@ -420,6 +429,15 @@ def checkpoint_bytes(network: Network) -> bytes:
     return content
 
 
+def _weights(config: dict[str, Any]) -> int:
+    """Weights of a network of this configuration, which may be too many to make it."""
+    if "architecture" in config:
+        stages = parse(config["architecture"])
+        return sum(map(math.prod, weight_shapes(config["image"], stages)))
+    sizes = [config["in_features"], *config.get("hidden", ()), 1]
+    return sum(one * other for one, other in pairwise(sizes))
+
+
 def _frozen(network: nn.Module) -> dict[str, str]:
     """The split of each frozen batch normalisation by name, "" if it was changed since."""
     norms = {
@@ -445,9 +463,9 @@ def load_checkpoint(path: str | os.PathLike[str], *, device: torch.device | str 
 
     try:
         with safe_open(path, framework="pt", device=str(device)) as stored:
-            header = json.loads((stored.metadata() or {})["pbnn"])
+            header = strict_json((stored.metadata() or {})["pbnn"])
             state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a readable pbnn checkpoint: {error}.") from error
     if not isinstance(header, dict):
         raise ValueError(f"{path} is not a pbnn checkpoint: its header is no object, got {header}.")
@@ -460,8 +478,16 @@ def load_checkpoint(path: str | os.PathLike[str], *, device: torch.device | str 
         make["dtype"] = next(floats, None)
         if header["network"] == "BLRNet":
             make["source"] = torch.Generator(device).manual_seed(0)
+        if _weights(header["config"]) > sum(value.numel() for value in state.values()):
+            raise ValueError("`config` speaks of more weights than there are tensors for")
         network = NETWORKS[header["network"]](**header["config"], **make)
         network.load_state_dict(state)
+        for name, own in network.state_dict().items():
+            # torch converts types, and takes one number in a list for a number.
+            if (own.dtype, own.shape) != (state[name].dtype, state[name].shape):
+                raise ValueError(f"{name!r} must be {own.dtype}, got {state[name].dtype}")
+            if own.isnan().any():
+                raise ValueError(f"{name!r} must hold numbers, got NaN")
         for name, split in header.get("statistics", {}).items():
             norm = network.get_submodule(name)
             if not isinstance(norm, StochasticBatchNorm) or not isinstance(split, str):

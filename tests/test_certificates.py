@@ -20,10 +20,12 @@ from pbnn.certificates import (
     Certificate,
     Provenance,
     certify_gibbs,
+    certify_known,
     certify_vote,
     holdout_bound,
     kl_upper,
     least_loss_of_right_vote,
+    statement,
     verify,
 )
 from pbnn.evaluation import Risks, risks
@@ -343,3 +345,79 @@ def test_a_newer_certificate_is_refused(tmp_path):
 def test_a_budget_that_is_none_is_refused(budget):
     with pytest.raises(ValueError, match="must"):
         certify_gibbs(make(), EXACT, dataclasses.replace(Budget(), **budget), PROVENANCE)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("budget", {"delta": 0.05, "seeds": True, "choices": 1000}),
+        ("budget", {"delta": 0.05, "seeds": 1.0, "choices": 1000}),
+        ("provenance", {"prior": 1, "seed": 0, "splits": {}}),
+        ("provenance", {"prior": "", "seed": "0", "splits": {}}),
+        ("provenance", {"prior": "", "seed": 0, "splits": ["ab"]}),
+        ("provenance", {"prior": "", "seed": 0, "splits": {"prior": None}}),
+        ("events", {"gibbs": 1}),
+        ("versions", {"pbnn": None}),
+        ("losses", [0.5]),
+        ("steps", [0.5]),
+    ],
+)
+def test_a_field_that_holds_another_type_is_refused(field, value):
+    record = certify_gibbs(make(), EXACT, Budget(), PROVENANCE).to_dict()
+    Certificate.from_dict(record)
+    with pytest.raises(ValueError, match=f"`{field}` must hold a "):
+        Certificate.from_dict(record | {field: value})
+
+
+def known(**prices):
+    return certify_known("ab", 100, 2000, Budget(family="coded"), PROVENANCE, **prices)
+
+
+@pytest.mark.parametrize("prices", [{"nats": 8.0}, {"log_ratio": 8.0}])
+def test_what_was_counted_is_not_drawn_and_a_share_of_the_points(prices):
+    certificate = known(**prices)
+    verify(certificate)
+    for change in ({"draws": 1000}, {"risk": 0.05012}):
+        with pytest.raises(ValueError, match="does not hold"):
+            verify(forged(certificate, **change))
+
+
+def test_what_was_fixed_costs_nothing_and_no_step_stands_without_its_theorem():
+    fixed = certify_known("ab", 100, 2000, Budget(family="fixed"), PROVENANCE, fixed=True)
+    for certificate, change, told in (
+        (fixed, {"kl": 1.0}, "`kl` of what was fixed"),
+        (known(nats=8.0), {"steps": [{}]}, "`steps` must be"),
+        (known(nats=8.0), {"group": 0}, "`group` 0"),
+        (known(nats=8.0), {"losses": [[0.0, 1.0]]}, "`losses` must be of draws"),
+    ):
+        verify(certificate)
+        with pytest.raises(ValueError, match=told):
+            verify(forged(certificate, **change))
+
+
+def forged(certificate, **changes):
+    """With all that follows from the changes computed again."""
+    changed = dataclasses.replace(certificate, **changes)
+    events = changed.budget.events(exact=changed.draws == 0)
+    return statement.closed(dataclasses.replace(changed, events=events))
+
+
+@pytest.mark.parametrize(
+    ("errors", "n", "prices", "error"),
+    [
+        (1.5, 100, {"nats": 1.0}, TypeError),
+        (1, 100.0, {"nats": 1.0}, TypeError),
+        (1, 100, {"nats": "1"}, TypeError),
+        (1, 100, {"nats": math.inf}, ValueError),
+        (1, 100, {"nats": 10**400}, ValueError),
+    ],
+)
+def test_counts_and_prices_that_are_none_are_refused(errors, n, prices, error):
+    with pytest.raises(error, match="must be"):
+        certify_known("ab", errors, n, Budget(family="coded"), PROVENANCE, **prices)
+
+
+def test_a_holdout_bound_of_too_many_or_no_points_is_refused():
+    for errors, n, rounding in ((1, 10**400, 0.0), (0.5, 10, 0.0), (1, 10, math.nan)):
+        with pytest.raises(ValueError, match="must be"):
+            holdout_bound(errors, n, Budget(), rounding)

@@ -277,3 +277,65 @@ def test_nothing_is_unpickled(tmp_path, write):
     assert not mischief.path.exists()
     pickle.loads(pickle.dumps(mischief))
     assert mischief.path.exists()  # as it would have been
+
+
+def written(path, header):
+    save_file(snapshot(PBGNet(3, (2,), generator=generator(0, "net"))), path, {"pbnn": header})
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "1" * 5000, "NaN", '{"a": 1, "a": 2}'])
+def test_a_header_that_is_no_plain_json_is_refused(value, tmp_path):
+    path = tmp_path / "net.safetensors"
+    written(path, f'{{"schema_version": 1, "network": "PBGNet", "config": {value}}}')
+    with pytest.raises(ValueError, match=r"net\.safetensors is not a readable"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"config": {"in_features": 3, "hidden": [2], "bias": 0}},
+        {"config": {"in_features": 2**31, "hidden": [2]}},
+        {"config": {"in_features": 3, "hidden": [2**31, 2]}},
+        {"network": "BLRNet", "config": {"image": [1, 4, 4], "architecture": "2147483648FC-SM3"}},
+        {"network": "BLRNet", "config": {"image": [1, 4, 4], "architecture": "9999999x1FC-SM3"}},
+    ],
+)
+def test_a_header_that_speaks_of_large_things_costs_nothing(changes, tmp_path):
+    path = tmp_path / "net.safetensors"
+    stored(path, **changes)
+    with pytest.raises(ValueError, match=r"net\.safetensors: the tensors do not fit") as told:
+        load_checkpoint(path)
+    assert "allocate" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: value.double(),
+        lambda value: value.int(),
+        lambda value: value * math.nan,
+        lambda value: value.half(),
+    ],
+)
+def test_tensors_of_another_type_or_without_numbers_are_refused(change, tmp_path):
+    path = tmp_path / "net.safetensors"
+    state = snapshot(PBGNet(3, (2,), generator=generator(0, "net")))
+    stored(path, state)
+    load_checkpoint(path)
+    for name in ("shift", "output.weight.mean"):
+        stored(path, state | {name: change(state[name])})
+        with pytest.raises(ValueError, match=r"net\.safetensors: the tensors do not fit"):
+            load_checkpoint(path)
+
+
+def test_one_number_in_a_list_is_no_number(tmp_path):
+    path, net = tmp_path / "net.safetensors", RealNet(IMAGE, CODE, generator=generator(0, "net"))
+    state = {name: value.contiguous() for name, value in snapshot(net).items()}
+    (name, *_) = [name for name in state if name.endswith("num_batches_tracked")]
+    header = {"network": "RealNet", "config": net.config}
+    stored(path, state, **header)
+    load_checkpoint(path)
+    stored(path, state | {name: state[name][None]}, **header)
+    with pytest.raises(ValueError, match=f"'{name}' must be"):
+        load_checkpoint(path)

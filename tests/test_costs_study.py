@@ -76,3 +76,8 @@ def test_what_was_measured_is_drawn_again_from_the_csv_files(costs, small, monke
 def test_a_senseless_configuration_is_refused(costs, field):
     with pytest.raises(ValueError, match=f"`{field}` must be positive, got 0"):
         costs.Config(**{field: 0})
+
+
+def test_a_race_on_no_task_is_refused(costs):
+    with pytest.raises(ValueError, match="`datasets` must name one or more tasks"):
+        costs.Config(datasets=())

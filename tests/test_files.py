@@ -130,3 +130,23 @@ def test_every_known_schema_version_is_read(tmp_path: Path) -> None:
     for version in (1, 2):
         (tmp_path / "r.json").write_text(json.dumps({"schema_version": version}))
         assert read_json(tmp_path / "r.json", "certificate", 2) == {"schema_version": version}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("NaN", "-Infinity", "1e999", "1" * 5000, "[" * 200 + "]" * 200, "[" * 100_000),
+        *('{"a": 1, "a": 1}', '[{"b": {"c": 1, "d": 2, "c": 1}}]'),
+    ],
+)
+def test_json_that_means_nothing_or_two_things_is_refused(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(f'{{"schema_version": 1, "kl": {value}}}')
+    with pytest.raises(ValueError, match=r"record\.json is not a readable record"):
+        read_json(path, "record", 1)
+
+
+def test_a_record_of_many_levels_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(f'{{"schema_version": 1, "kl": {"[" * 98}0.5{"]" * 98}}}')
+    assert str(read_json(path, "record", 1)["kl"]).strip("[]") == "0.5"

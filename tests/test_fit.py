@@ -296,3 +296,41 @@ def test_a_snapshot_is_left_alone():
     with torch.no_grad():
         objective.network.output.weight.mean.add_(1)
     assert all(torch.equal(state[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["epochs", "batch", "learning_rate", "kl_warmup", "patience", "weight_decay", "frozen_from"],
+)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1, True, "1", None, 1j, [1]])
+def test_a_training_of_no_number_is_refused(field, value):
+    with pytest.raises(ValueError, match=f"`{field}` must"):
+        FitConfig(**{field: value})
+
+
+def test_epochs_are_whole_and_compile_is_a_flag():
+    for bad in ({"epochs": 1.5}, {"batch": 64.0}, {"patience": 0.5}, {"compile": 1}):
+        with pytest.raises(ValueError, match=f"`{next(iter(bad))}` must be"):
+            FitConfig(**bad)
+
+
+@pytest.mark.parametrize("make", [BoundObjective, SelectedByBound])
+def test_an_objective_of_no_points_or_certainty_is_refused(make):
+    network = PBGNet(3, (2,), generator=generator(0, "net"))
+    for n in (0, -1, 1.5, math.nan, True, "3"):
+        with pytest.raises(ValueError, match="`n` must be a positive integer"):
+            make(network, n, 0.05)
+    for delta in (0.0, 1.0, math.nan, True, "0.5"):
+        with pytest.raises(ValueError, match=r"`delta` must lie in \(0, 1\)"):
+            make(network, 10, delta)
+
+
+def test_a_temperature_or_a_decay_that_is_none_is_refused():
+    network = PBGNet(3, (2,), generator=generator(0, "net"))
+    for value in (math.nan, math.inf, -1, "1", True):
+        with pytest.raises(ValueError, match="`C` must be positive"):
+            VariationalObjective(network, 10, value)
+        with pytest.raises(ValueError, match="`decay` must be a number"):
+            RiskObjective(network, decay=value)
+    with pytest.raises(ValueError, match="`n` must be a positive integer"):
+        VariationalObjective(network, 0)

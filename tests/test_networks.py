@@ -303,3 +303,19 @@ def test_the_fingerprint_does_not_change_with_precision_place_and_training_surro
     assert fingerprint(net) == before
     net.requires_grad_(False).eval()
     assert fingerprint(net) == before
+
+
+@pytest.mark.parametrize("kind", [PBGNet, ABNet])
+def test_a_flag_or_a_scale_that_is_none_is_refused(kind):
+    make = {"generator": generator(0, "net")}
+    for bias in (0, 1, 2, None, "x"):
+        with pytest.raises(ValueError, match="`bias` must be True or False"):
+            kind(3, (2, 2), bias=bias, **make)
+    for scale in (math.nan, math.inf, -1.0, "1", True):
+        with pytest.raises(ValueError, match="`prior_scale` must be a number"):
+            kind(3, (2, 2), prior_scale=scale, **make)
+    for hidden in ((True, 2), (2.0, 2), (math.nan, 2), (math.inf, 2)):
+        with pytest.raises(ValueError, match="`hidden` must hold"):
+            kind(3, hidden, **make)
+    with pytest.raises(TypeError, match="`hidden` must be a sequence"):
+        kind(3, "22", **make)

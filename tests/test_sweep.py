@@ -618,3 +618,47 @@ def test_dask_is_needed_only_for_what_is_to_be_run_on_it(tmp_path, monkeypatch):
     run_cells(cells(2), refuse, tmp_path, progress=False, workers=2)
     with pytest.raises(ImportError, match="need the package distributed: pip install"):
         run_cells(cells(3), measure, tmp_path, progress=False, workers=2)
+
+
+def sweep_of_one(folder, change, name="{}.json"):
+    """The number of runs with a stored file that was changed, and the record."""
+    config = {"seed": 1, "rate": 0.5}
+    cell = Cell(cell_key(config, {}), config)
+    with contextlib.suppress(CellsFailed):
+        run_cells([cell], lambda _: {"n": 3} if "failed" not in name else 1 / 0, folder)
+    path = folder / name.format(cell.key)
+    path.write_text(change(path.read_text()))
+    runs = []
+    (record,) = run_cells([cell], lambda c: runs.append(c) or {"n": 3}, folder, progress=False)
+    return len(runs), record
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"n": 3', '"n": NaN'),
+        ('"n": 3', '"n": 1e999'),
+        ('"n": 3', '"n": 2, "n": 3'),
+        ('"seed": 1', '"seed": true'),
+        ('"seed": 1', '"seed": 1.0'),
+        ('"n": 3', '"n": ' + "[" * 500 + "]" * 500),
+    ],
+)
+def test_a_record_that_python_would_read_is_run_again_if_it_is_damaged(old, new, tmp_path):
+    with pytest.warns(UserWarning, match="is run again"):
+        runs, record = sweep_of_one(tmp_path, lambda text: text.replace(old, new))
+    assert (runs, record["n"]) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text[:-9],
+        lambda text: text.replace('"error"', '"eror"'),
+        lambda text: text.replace('"rate": 0.5', '"rate": 0.25'),
+    ],
+)
+def test_a_damaged_failure_is_run_again_with_a_warning(change, tmp_path):
+    with pytest.warns(UserWarning, match=r"failed\.json .* is run again"):
+        runs, record = sweep_of_one(tmp_path, change, "{}.failed.json")
+    assert (runs, record["n"]) == (1, 3)

@@ -12,6 +12,7 @@ from pbnn.bounds import clopper_pearson, exact
 from pbnn.certificates.complexity import is_prior, kl_upper, least_loss_of_right_vote
 from pbnn.certificates.known import certify_known, check_splits
 from pbnn.certificates.statement import (
+    MOST,
     Budget,
     Certificate,
     Provenance,
@@ -20,6 +21,7 @@ from pbnn.certificates.statement import (
 from pbnn.evaluation import Risks
 from pbnn.layers import statistics_splits
 from pbnn.networks import SignNetwork, fingerprint
+from pbnn.networks.checks import is_real, is_whole
 
 
 def certify_gibbs(
@@ -75,6 +77,10 @@ def holdout_bound(errors: int, n: int, budget: Budget, rounding: float) -> float
     `errors` counts one fresh network for every point (`errors_of_one_draw_each`), so it is exactly
     binomial with the Gibbs risk, up to the rounding of the probabilities.
     """
+    if not is_whole(errors, 0) or not is_whole(n, 1) or n > MOST:
+        raise ValueError(f"`errors` and `n` must be integers up to {MOST}, got {errors} of {n}.")
+    if not is_real(rounding, 0):
+        raise ValueError(f"`rounding` must be a number of at least 0, got {rounding}.")
     upper = exact.upper(clopper_pearson, errors, n, delta=budget.each())
     return min(1.0, math.nextafter(upper + rounding, math.inf))
 
@@ -135,14 +141,16 @@ def check_statistics(network: nn.Module, provenance: Provenance) -> None:
     """Refuse batch normalisation that certification points may have shaped.
 
     Statistics, γ and β have no posterior, so no KL pays for them: they must be frozen, and come
-    from the prior's or the feature split, by the hash that `freeze_statistics` was given.
+    from the prior's or the feature split, by the hash that `freeze_statistics` was given, or by the
+    `statistics` that the network names.
 
     Raises
     ------
     ValueError
         If not.
     """
-    check_splits(statistics_splits(network), provenance)
+    told: frozenset[str] = getattr(network, "statistics", frozenset())
+    check_splits(statistics_splits(network) | told, provenance)
 
 
 def _close(

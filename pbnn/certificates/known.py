@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Set
+from numbers import Integral, Real
 
 from pbnn.certificates.statement import (
     PREDICTORS,
@@ -42,6 +44,13 @@ def certify_known(
     vote : bool
         Whether it is a vote of several.
     """
+    if not (isinstance(errors, Integral) and isinstance(n, Integral)):
+        raise TypeError(f"`errors` and `n` must be integers, got {errors!r} of {n!r}.")
+    for price in (log_ratio, nats):
+        if price is not None and not isinstance(price, Real):
+            raise TypeError(f"`log_ratio` and `nats` must be numbers, got {price!r}.")
+        if price is not None and not abs(price) <= sys.float_info.max:
+            raise ValueError(f"`log_ratio` and `nats` must be finite, got {price}.")
     if log_ratio is not None and not log_ratio >= LEAST:
         raise ValueError(
             f"`log_ratio` must be at least {LEAST}, below which no draw of its own posterior "

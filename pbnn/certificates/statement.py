@@ -8,6 +8,7 @@ import os
 import platform
 from dataclasses import dataclass
 from importlib import metadata
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -91,6 +92,12 @@ EVENTS = {
 """On which share of δ the certificate of one known predictor stands, if there are several."""
 
 
+KNOWN = ("rivasplata", "clopper_pearson", "occam")
+"""Theorems on one predictor, whose errors are counted."""
+FIXED = ("clopper_pearson", "chernoff")
+"""Theorems on what no divergence or code pays for."""
+
+
 def event_of(predictor: str, events: dict[str, float]) -> str:
     """The event that the certificate of one known predictor stands on."""
     return "deployed" if "deployed" in events else EVENTS[predictor]
@@ -127,6 +134,9 @@ class Budget:
 
     def each(self) -> float:
         """Probability of failure left for one network: δ/(seeds · choices), rounded down."""
+        for name, count in (("seeds", self.seeds), ("choices", self.choices)):
+            if not isinstance(count, Integral):
+                raise TypeError(f"`{name}` must be an integer, got {count!r}.")
         return delta_each(self.delta, self.seeds * self.choices)
 
     def events(self, *, exact: bool) -> dict[str, float]:
@@ -260,6 +270,7 @@ class Certificate:
             provenance = Provenance(**record["provenance"])
         except TypeError as error:
             raise ValueError(f"{where}: {error}.") from error
+        _check_parts(record, budget, provenance, where)
         return cls(**{**record, "budget": budget, "provenance": provenance})
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -272,6 +283,30 @@ class Certificate:
         certificate = cls.from_dict(read_json(path, "certificate", SCHEMA_VERSION), str(path))
         verify(certificate, str(path))
         return certificate
+
+
+def _check_parts(
+    record: dict[str, Any], budget: Budget, provenance: Provenance, where: str
+) -> None:
+    """Refuse what is of another type inside of a field."""
+    parts: list[tuple[str, object, type]] = [
+        ("budget", budget.delta, float),
+        ("budget", budget.seeds, int),
+        ("budget", budget.choices, int),
+        ("budget", budget.family, str),
+        ("provenance", provenance.prior, str),
+        ("provenance", provenance.seed, int),
+        ("provenance", provenance.splits, dict),
+    ]
+    splits = provenance.splits if isinstance(provenance.splits, dict) else {}
+    parts += [("provenance", split, str) for split in splits.values()]
+    parts += [("events", delta, float) for delta in record["events"].values()]
+    parts += [("versions", version, str) for version in record["versions"].values()]
+    parts += [("losses", pair, list) for pair in record.get("losses", [])]
+    parts += [("steps", step, dict) for step in record.get("steps", [])]
+    for name, value, kind in parts:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{where}: `{name}` must hold a {kind.__name__}, got {value!r}.")
 
 
 def recertified(certificate: Certificate) -> Certificate:
@@ -300,6 +335,7 @@ def verify(certificate: Certificate, where: str = "certificate") -> None:
             raise ValueError(f"`n` {c.n} or `draws` {c.draws} is more than {MOST}, or none")
         if not (c.rounding >= 0 and 0 <= c.lower_right < 0.5):
             raise ValueError(f"`rounding` {c.rounding} or `lower_right` {c.lower_right} is no such")
+        _check_ingredients(c)
         true = closed(c)
         # From the upper risk that stands there: it is checked by itself.
         bound = _bound(dataclasses.replace(true, risk_upper=c.risk_upper))
@@ -310,8 +346,29 @@ def verify(certificate: Certificate, where: str = "certificate") -> None:
             # Another library's logarithm may differ in the last places.
             if not abs(found - right) <= 1e-12 * right:
                 raise ValueError(f"`{name}` is {found!r}, but its ingredients give {right!r}")
-    except (ValueError, TypeError, KeyError, ArithmeticError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise ValueError(f"{where} does not hold: {error}.") from error
+
+
+def _check_ingredients(c: Certificate) -> None:
+    """Refuse ingredients that contradict each other, of which the bound may see nothing."""
+    if not 0 <= c.risk <= 1:
+        raise ValueError(f"`risk` must lie in [0, 1], got {c.risk}")
+    if c.theorem in FIXED and c.kl != 0:
+        raise ValueError(f"`kl` of what was fixed beforehand must be 0, got {c.kl}")
+    if c.theorem in KNOWN and (c.draws or round(c.risk * c.n) / c.n != c.risk):
+        raise ValueError(f"`risk` must be of errors that were counted, got {c.risk} of {c.n}")
+    if (c.theorem == "recursive") != bool(c.steps):
+        raise ValueError(f"`steps` must be those of a recursion, got {len(c.steps)}")
+    if c.steps:
+        told = c.n, c.draws, c.kl
+        right = c.steps[0]["n"], c.steps[-1]["n"], sum(step["kl"] for step in c.steps)
+        if told != right:
+            raise ValueError(
+                f"`n`, `draws` and `kl` must be those of the steps, {right}, got {told}"
+            )
+    if c.group < 1 or (c.losses and not c.draws):
+        raise ValueError(f"`group` {c.group} or `losses` must be of draws, got {c.draws}")
 
 
 def stated(theorem: str, kind: int = 0, **given: Any) -> Certificate:

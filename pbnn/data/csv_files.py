@@ -90,7 +90,7 @@ def from_csv(
     path, categories = Path(path), categories or {}
     columns = _read(path, header, delimiter)
     for argument, names in (("label", [label]), ("categories", categories), ("drop", drop)):
-        _check_names(argument, names, columns)
+        _check_names(argument, names, columns, path)
     labels = columns.pop(label)
     if label in drop or label in categories:
         raise ValueError(f"`drop` and `categories` must not hold the label, got {label!r}.")
@@ -129,10 +129,13 @@ def _read(path: Path, header: Sequence[str] | None, delimiter: str) -> dict[str,
     return {name: table.column(index, name) for index, name in enumerate(names)}
 
 
-def _check_names(argument: str, names: Iterable[str], columns: Mapping[str, Column]) -> None:
+def _check_names(
+    argument: str, names: Iterable[str], columns: Mapping[str, Column], path: Path
+) -> None:
     if unknown := [name for name in names if name not in columns]:
         raise ValueError(
-            f"`{argument}` must be among the columns {', '.join(columns)}, got {unknown[0]!r}."
+            f"`{argument}` must be among the columns {', '.join(columns)} of {path}, "
+            f"got {unknown[0]!r}."
         )
 
 

@@ -80,7 +80,9 @@ def parse_table(
         raise ValueError(f"{where} is not UTF-8 text: {error}.") from error
     for _ in range(skip):
         stream.readline()
-    reader = csv.reader(stream, delimiter=delimiter, strict=True)
+    # A quote after blanks opens a field, too: it would be read as a part of the text.
+    blanks = delimiter != " "
+    reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=blanks, strict=True)
     lines, rows = [], []
     begins = skip + 1
     try:

@@ -11,6 +11,9 @@ SMALL_IMAGES = "32C3-MP2-64C3-MP2-512FC-SM10"
 COLOUR_IMAGES = "2x128C3-MP2-2x256C3-MP2-2x512C3-MP2-1024FC-SM10"
 """Peters and Welling's network for CIFAR-10."""
 
+MOST = 1000
+"""Layers that a part may repeat."""
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -43,6 +46,8 @@ def parse(architecture: str) -> tuple[Stage, ...]:
 
     Raises
     ------
+    TypeError
+        For what is no text.
     ValueError
         Naming the part that is none of these or in the wrong place.
 
@@ -51,6 +56,8 @@ def parse(architecture: str) -> tuple[Stage, ...]:
     >>> parse("8C3-MP2-SM10")
     (Stage(width=8, kernel=3, pool=Pool(kind='max', size=2)), Stage(width=10, kernel=0, pool=None))
     """
+    if not isinstance(architecture, str):
+        raise TypeError(f"`architecture` must be a text, got a {type(architecture).__name__}.")
     *parts, last = architecture.split("-")
     stages: list[Stage] = []
     for part in parts:
@@ -58,6 +65,7 @@ def parse(architecture: str) -> tuple[Stage, ...]:
             times, width, kernel = (int(number or 0) for number in layer.groups())
             stage = Stage(width, kernel)
             _check(width > 0 and (times > 0 or layer[1] is None), architecture, part)
+            _check(times <= MOST, architecture, part)
             _check(kernel % 2 == 1 or layer[3] is None, architecture, part)
             _check(not (kernel and stages and not stages[-1].kernel), architecture, part)
             stages += [stage] * max(times, 1)

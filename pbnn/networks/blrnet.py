@@ -14,7 +14,7 @@ from pbnn.functional import Moments, Signs, Units, hard_concrete
 from pbnn.layers import Convolution, Dense, Posterior, StochasticBatchNorm, StochasticLayer
 from pbnn.networks.architecture import SMALL_IMAGES, Stage, parse
 from pbnn.networks.blocks import Block, Tail
-from pbnn.networks.checks import check_images
+from pbnn.networks.checks import check_images, is_real, is_whole
 from pbnn.posteriors import BernoulliPosterior, GaussianPosterior
 
 POSTERIORS: dict[str, type[Posterior]] = {
@@ -23,6 +23,7 @@ POSTERIORS: dict[str, type[Posterior]] = {
 }
 """Posterior of a layer's weights by its law."""
 
+TINIEST = math.ulp(0.0)
 ACTIVATIONS = ("analytic", "concrete", "sample", "mode")
 POOLINGS = ("analytic", "sampled")
 
@@ -108,15 +109,19 @@ class BLRNet(nn.Module):
         ):
             if value not in known:
                 raise ValueError(f"`{name}` must be one of {known}, got {value!r}.")
+        padded = is_real(padding_value, -1)
         for name, sound, domain, got in (
-            ("padding_value", padding_value in (-1, 0, 1), "−1, 0 or +1", padding_value),
-            ("temperature", temperature > 0, "positive", temperature),
-            ("start", start >= 0, "at least 0", start),
+            ("batch_norm", isinstance(batch_norm, bool), "True or False", batch_norm),
+            ("padding_value", padded and padding_value in (-1, 0, 1), "−1, 0 or +1", padding_value),
+            ("temperature", is_real(temperature, TINIEST), "positive", temperature),
+            ("start", is_real(start, 0), "at least 0", start),
         ):
             if not sound:
                 raise ValueError(f"`{name}` must be {domain}, got {got}.")
         if source is None and (activation in ("concrete", "sample") or pooling == "sampled"):
             raise ValueError("`source` must be a generator for what is drawn in a pass, got None.")
+        stages = parse(architecture)
+        shapes = weight_shapes(image, stages)
         self.config: dict[str, Any] = {
             "image": list(image),
             "architecture": architecture,
@@ -134,13 +139,12 @@ class BLRNet(nn.Module):
         check_known("estimator", estimator, ESTIMATORS)
         slope = ESTIMATORS[estimator]()
         make: dict[str, Any] = {"dtype": dtype, "device": device}
-        stages = parse(architecture)
         blocks = []
-        for stage, shape in zip(stages, weight_shapes(image, stages), strict=True):
+        for stage, shape in zip(stages, shapes, strict=True):
             draw = torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1
             if law == "gaussian":
                 draw = torch.randn(shape, generator=generator, dtype=torch.float64)
-            mean = (start * draw).to(dtype or torch.get_default_dtype()).to(device)
+            mean = (float(start) * draw).to(dtype or torch.get_default_dtype()).to(device)
             posterior = POSTERIORS[law](torch.zeros_like(mean), mean)
             norm = StochasticBatchNorm(stage.width, **make) if batch_norm else None
             tail = Tail(norm, stage.pool, stage is stages[-1], slope=slope)
@@ -296,7 +300,9 @@ def weight_shapes(image: Sequence[int], stages: Sequence[Stage]) -> list[tuple[i
     >>> weight_shapes((1, 8, 8), parse("4C3-MP2-SM10"))
     [(4, 1, 3, 3), (10, 64)]
     """
-    if len(image) != 3 or min(image) < 1:
+    if not isinstance(image, Sequence) or not all(is_whole(size, 1) for size in image):
+        raise ValueError(f"`image` must be (channels, height, width), got {image!r}.")
+    if len(image) != 3:
         raise ValueError(f"`image` must be (channels, height, width), got {tuple(image)}.")
     channels, height, width = image
     shapes: list[tuple[int, ...]] = []

@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
 
+def is_whole(value: object, least: int) -> bool:
+    """Whether a value is an integer and no less than this; True and False are none.
+
+    Examples
+    --------
+    >>> is_whole(3, 1), is_whole(3.0, 1), is_whole(True, 1)
+    (True, False, False)
+    """
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def is_real(value: object, least: float, most: float = sys.float_info.max) -> bool:
+    """Whether a value is a finite real number within these limits; True and False are none.
+
+    Examples
+    --------
+    >>> is_real(0.5, 0, 1), is_real(float("nan"), 0), is_real(float("inf"), 0)
+    (True, False, False)
+    """
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    return real and bool(least <= value <= most)  # type: ignore[operator]
+
+
 def check_sizes(in_features: int, hidden: Sequence[int]) -> None:
     """Refuse sizes that are no network."""
-    if in_features < 1 or in_features != int(in_features):
+    if not is_whole(in_features, 1):
         raise ValueError(f"`in_features` must be a positive integer, got {in_features}.")
-    if not isinstance(hidden, Sequence):
+    if not isinstance(hidden, Sequence) or isinstance(hidden, str | bytes):
         raise TypeError(f"`hidden` must be a sequence of widths such as (10,), got {hidden!r}.")
-    if any(width < 1 or width != int(width) for width in hidden):
+    if not all(is_whole(width, 1) for width in hidden):
         raise ValueError(f"`hidden` must hold positive integer widths, got {tuple(hidden)}.")
 
 

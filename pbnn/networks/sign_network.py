@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pbnn.functional import Signs, sample_signs
 from pbnn.layers import SignLinear
-from pbnn.networks.checks import check_sizes, expand_shift
+from pbnn.networks.checks import check_sizes, expand_shift, is_real
 
 EXACT_UP_TO = 12
 """Units of a layer up to which training by the exact aggregate is the default, and up to which the
@@ -71,6 +71,10 @@ class SignNetwork(nn.Module, ABC):
     ) -> None:
         super().__init__()
         check_sizes(in_features, hidden)
+        if not isinstance(bias, bool):
+            raise ValueError(f"`bias` must be True or False, got {bias!r}.")
+        if not is_real(prior_scale, 0):
+            raise ValueError(f"`prior_scale` must be a number of at least 0, got {prior_scale}.")
         if prior_bias and not bias:
             raise ValueError(f"`prior_bias` must be 0 without a bias, got {prior_bias}.")
         if aggregate not in AGGREGATES:
@@ -82,7 +86,11 @@ class SignNetwork(nn.Module, ABC):
                 f"`hidden` must have at most {EXACT_UP_TO} units in each layer but the last "
                 f"for the exact aggregate of {type(self).__name__}, got {self.widths}."
             )
-        options: dict[str, Any] = {"bias": bias, "scale": prior_scale, "generator": generator}
+        options: dict[str, Any] = {
+            "bias": bias,
+            "scale": float(prior_scale),
+            "generator": generator,
+        }
         sizes = [in_features, *self.widths, 1]
         options |= {"dtype": dtype, "device": device}
         layers = [SignLinear(a, b, **options) for a, b in pairwise(sizes)]

@@ -410,3 +410,34 @@ def test_importing_a_bound_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_is_next_to_a_whole_number_is_none(calls):
+    for name in ("clopper_pearson", "chernoff"):
+        for errors in (5e-324, 1e-17, 0.5):
+            with pytest.raises(ValueError, match="`errors` must be a whole number, at least 0"):
+                calls[name]({"errors": errors})
+        assert 0 < calls[name]({"errors": 0}) < 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_number_of_examples_makes_a_bound_no_number(name, call):
+    for argument in {"n", "n_pairs", "draws"} & set(call.numbers):
+        assert 0 <= call({argument: 2.0**499}) <= 2
+        with pytest.raises(ValueError, match=f"`{argument}` must be a whole number"):
+            call({argument: 1e308})
+
+
+def test_very_many_types_are_refused_and_not_summed_up(calls):
+    for types in (2**16 + 1, 10**30):
+        with pytest.raises(ValueError, match="`types` must be at most 65536"):
+            calls["vector_kl"]({"types": types})
+
+
+@pytest.mark.parametrize(
+    ("name", "series"), [("betting", "losses"), ("monte_carlo_batches", "errors")]
+)
+def test_true_and_false_among_numbers_are_none(calls, name, series):
+    call = calls[name]
+    with pytest.raises(TypeError, match=f"`{series}` must hold real numbers"):
+        call({series: [*call.arguments[series][:-1], True]})

@@ -177,3 +177,19 @@ def test_a_key_is_not_spread_over_thousands_of_columns(task):
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.csv"):
         from_csv(tmp_path / "none.csv", "y")
+
+
+def test_a_quote_after_blanks_opens_a_field(tmp_path):
+    path = tmp_path / "quoted.csv"
+    path.write_text('colour, "kind"\n "light, red", "apple"\n blue,plum\n')
+    task = from_csv(path, "kind")
+    assert "one-hot colour" in task.source
+    assert task.x.tolist() == [[0.0, 1.0], [1.0, 0.0]]
+    assert task.y.tolist() == [-1.0, 1.0]
+
+
+def test_a_column_that_is_not_there_is_told_with_the_file(tmp_path):
+    path = tmp_path / "fruit.csv"
+    path.write_text("colour;kind\nred;apple\n")
+    with pytest.raises(ValueError, match=r"among the columns colour;kind of .*fruit\.csv"):
+        from_csv(path, "kind")

@@ -119,3 +119,15 @@ def test_an_image_too_small_for_its_poolings_is_refused(image):
     with pytest.raises(ValueError, match=r"`image` must be large enough for every pooling, got"):
         weight_shapes(image, parse("2C3-MP2-2C3-MP2-SM10"))
     assert weight_shapes((1, 4, 4), parse("2C3-MP2-2C3-MP2-SM10"))[-1] == (10, 2)
+
+
+@pytest.mark.parametrize("architecture", [None, 3, b"2C3-SM3", ["2C3", "SM3"]])
+def test_what_is_no_text_is_no_architecture(architecture):
+    with pytest.raises(TypeError, match="`architecture` must be a text"):
+        parse(architecture)
+
+
+def test_very_many_layers_are_refused():
+    assert len(parse("1000x1FC-SM3")) == 1001
+    with pytest.raises(ValueError, match="'1001x1FC'"):
+        parse("1001x1FC-SM3")

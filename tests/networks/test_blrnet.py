@@ -283,3 +283,20 @@ def test_nothing_is_nan_where_weights_are_certain_or_images_constant(
             assert loss.isfinite()
             assert (found.var >= 0).all()
             assert all(part.grad.isfinite().all() for part in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("batch_norm", (0, 1, None, "x")),
+        ("padding_value", (True, 0.5, "0", math.nan)),
+        ("temperature", (0, -1.0, math.inf, math.nan, True, "1", 10**400)),
+        ("start", (-1.0, math.inf, math.nan, True, "1", 10**400)),
+        ("image", (3, (1, 8), (1, 8, 8.0), (1, 8, True), "188", (0, 8, 8))),
+    ],
+)
+def test_a_network_of_no_numbers_is_refused(field, values):
+    for value in values:
+        given = {"image": (1, 8, 8), "architecture": "2C3-MP2-SM3"} | {field: value}
+        with pytest.raises(ValueError, match=f"`{field}` must be"):
+            BLRNet(**given, generator=generator(0, "net"))

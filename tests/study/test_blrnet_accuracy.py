@@ -148,7 +148,11 @@ def test_images_the_propagated_probability_is_sure_of_are_not_tied():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"methods": ("pbnet_t",)}, {"seeds": 0}, {"datasets": ("ads",)}, {"device": "gpu"}]
+    "bad",
+    [
+        *({"methods": ("pbnet_t",)}, {"seeds": 0}, {"datasets": ("ads",)}, {"device": "gpu"}),
+        *({"methods": ()}, {"datasets": ()}, {"methods": ("pbnet", "pbnet")}),
+    ],
 )
 def test_what_it_does_not_know_is_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):

@@ -21,6 +21,7 @@ DATASETS = [name for name in TASKS if name not in TEN_OR_MORE_CLASSES]
     ("field", "value"),
     [
         ("seeds", 0),
+        ("device", "nowhere"),
         ("threads", -1),
         ("workers", 0),
         ("delta", 0.0),

@@ -94,7 +94,13 @@ def test_it_resumes_with_the_networks_it_has_trained(finished, monkeypatch):
     assert (copy / "equality.csv").read_bytes() == before
 
 
-@pytest.mark.parametrize("bad", [{"widths": ()}, {"batches": (0,)}, {"seconds": 0.0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"widths": ()}, {"batches": (0,)}, {"seconds": 0.0}, {"seconds": float("inf")}),
+        *({"mlp_epochs": 0}, {"members": -1}, {"statistics_of": 0}),
+    ],
+)
 def test_bad_configurations_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         packed_speed.Config(**bad)
