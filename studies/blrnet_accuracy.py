@@ -107,6 +107,9 @@ class Config(Places):
         for name, known in (("datasets", datasets), ("methods", {*METHODS})):
             if odd := set(getattr(self, name) or ()) - set(known):
                 raise ValueError(f"`{name}` must be among {sorted(known)}, got {sorted(odd)}.")
+            given = getattr(self, name)
+            if given is not None and (not given or len({*given}) < len(given)):
+                raise ValueError(f"`{name}` must be some, each once, got {given}.")
 
     @property
     def folder(self) -> Path:

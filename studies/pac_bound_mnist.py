@@ -106,7 +106,13 @@ class Config:
             values = getattr(self, field)
             if values is not None and (not values or len(set(values)) < len(values)):
                 raise ValueError(f"`{field}` must be one or more distinct names, got {values}.")
-        if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
+        try:
+            kind = torch.device(self.device).type
+        except RuntimeError as error:
+            raise ValueError(
+                f"`device` must be one that torch knows, got {self.device!r}: {error}"
+            ) from error
+        if kind == "cuda" and not torch.cuda.is_available():
             raise ValueError(
                 f"`device` must be one that is there, got {self.device!r} without CUDA."
             )
