@@ -94,6 +94,8 @@ class Config:
         for field in ("seeds", "epochs", "repeats"):
             if getattr(self, field) < 1:
                 raise ValueError(f"`{field}` must be positive, got {getattr(self, field)}.")
+        if not self.datasets:
+            raise ValueError("`datasets` must name one or more tasks, got none.")
         for dataset in self.datasets:
             embedded_twin(dataset)
 

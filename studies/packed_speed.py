@@ -17,6 +17,7 @@ It measures time and so runs one thing after another, without workers: leave it 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -97,8 +98,12 @@ class Config:
             values = getattr(self, name)
             if not values or min(values) < 1:
                 raise ValueError(f"`{name}` must be positive integers, got {values}.")
-        if not self.seconds > 0:
+        if not 0 < self.seconds < math.inf:
             raise ValueError(f"`seconds` must be positive, got {self.seconds}.")
+        counts = ("mlp_epochs", "lenet_3x3_epochs", "blrnet_epochs", "members", "statistics_of")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be a positive integer, got {getattr(self, name)}.")
 
     @property
     def levels(self) -> int:
