@@ -10,9 +10,13 @@ SHELL = /bin/sh
 VENV = .venv
 RUN = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
+DOCS_STAMP = $(VENV)/.docs
+PAGES = README.md docs/balance.md docs/bounds.md docs/clusters.md docs/extending.md docs/images.md \
+        docs/index.md docs/mistakes.md docs/packed.md docs/representation.md docs/tutorial.md \
+        docs/which_bound.md
 
 .DEFAULT_GOAL = help
-.PHONY: help venv study test lint types unit doctest format coverage mutants benchmark api clean
+.PHONY: help venv study test lint types unit doctest docs links format coverage mutants benchmark api clean
 
 help: ## list the targets
 	@echo 'Targets:'
@@ -58,7 +62,18 @@ unit: $(STAMP) ## the tests
 	$(RUN) -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 doctest: $(STAMP) ## the examples in the docstrings
-	$(RUN) -m pytest --doctest-modules --doctest-glob='*.md' pbnn README.md docs/balance.md docs/bounds.md docs/clusters.md docs/images.md docs/packed.md docs/representation.md
+	$(RUN) -m pytest --doctest-modules --doctest-glob='*.md' pbnn $(PAGES)
+
+$(DOCS_STAMP): $(STAMP)
+	$(RUN) -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev,docs]'
+	@touch $(DOCS_STAMP)
+
+docs: $(DOCS_STAMP) ## the documentation in docs/_build/html; a warning is an error
+	$(RUN) -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(RUN) -m pytest -q --doctest-glob='*.md' $(PAGES) tests/test_docs.py
+
+links: $(DOCS_STAMP) ## ask for every external link of the documentation; needs the network
+	$(RUN) -m sphinx -W --keep-going -b linkcheck docs docs/_build/links
 
 format: $(STAMP) ## let ruff mend what it can
 	$(RUN) -m ruff check --fix .
@@ -78,5 +93,5 @@ api: $(STAMP) ## rewrite the lists of public names and bounds after a deliberate
 	PBNN_UPDATE_API=1 $(RUN) -m pytest -q tests/test_public_api.py tests/bounds/test_catalogue.py
 
 clean: ## remove .venv, caches and builds
-	rm -rf $(VENV) build dist pbnn.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist docs/_build docs/auto_examples docs/project pbnn.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find bounds pbnn studies tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -128,7 +128,8 @@ def test_requirements_are_ranges_and_the_constraints_pin_them() -> None:
         versions[canonicalize_name(pin.name)] = specifier.version
 
     project = PROJECT["project"]
-    for line in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+    extras = project["optional-dependencies"]
+    for line in [*project["dependencies"], *extras["dev"], *extras["docs"]]:
         requirement = Requirement(line)
         assert all(s.operator not in ("==", "===") for s in requirement.specifier), line
         assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), line
