@@ -8,7 +8,7 @@ from pbnn.lazy import lazy
 
 if TYPE_CHECKING:
     from pbnn.baselines import MLP
-    from pbnn.certificates import Certificate, certify_gibbs, certify_vote
+    from pbnn.certificates import Certificate, certify, certify_gibbs, certify_vote
     from pbnn.ensembles import anytime
     from pbnn.networks import ABNet, BLRNet, PBGNet, binarise
     from pbnn.training import fit
@@ -24,6 +24,7 @@ _LAZY = {
     "PBGNet": "pbnn.networks",
     "anytime": "pbnn.ensembles",
     "binarise": "pbnn.networks",
+    "certify": "pbnn.certificates",
     "certify_gibbs": "pbnn.certificates",
     "certify_vote": "pbnn.certificates",
     "fit": "pbnn.training",
@@ -38,6 +39,7 @@ __all__ = [
     "__version__",
     "anytime",
     "binarise",
+    "certify",
     "certify_gibbs",
     "certify_vote",
     "fit",

@@ -137,15 +137,33 @@ def reliability(probabilities: Tensor, y: Tensor, bins: int = 15) -> Reliability
         )
     if bins < 1:
         raise ValueError(f"`bins` must be a positive integer, got {bins}.")
-    confidence, prediction = _probabilities("probabilities", probabilities).max(1)
+    _probabilities("probabilities", probabilities)
+    every, confidence, right = bin_sums(probabilities, y, bins)
+    held = every > 0
+    count = every[held]
+    return Reliability(confidence[held] / count, right[held] / count, count)
+
+
+def bin_sums(probabilities: Tensor, y: Tensor, bins: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, sum of confidences and right predictions of every bin of `reliability`, (bins,) each.
+
+    Those of parts of the examples add up to those of all; values are not looked at.
+
+    Examples
+    --------
+    >>> bin_sums(torch.tensor([[0.9, 0.1], [0.3, 0.7]]), torch.tensor([0, 0]), 2)[0]
+    tensor([0, 2])
+    """
+    confidence, prediction = probabilities.max(1)
     inner = torch.arange(1, bins, dtype=confidence.dtype, device=confidence.device) / bins
-    # Numbering only the bins that occur leaves the empty ones out.
-    _, place, count = torch.bucketize(confidence, inner).unique(
-        return_inverse=True, return_counts=True
-    )
+    place = torch.bucketize(confidence, inner)
     right = (prediction == y).double()
-    confidence, accuracy = (torch.bincount(place, v) / count for v in (confidence.double(), right))
-    return Reliability(confidence, accuracy, count)
+    count = torch.bincount(place, minlength=bins)
+    return (
+        count,
+        torch.bincount(place, confidence.double(), bins),
+        torch.bincount(place, right, bins),
+    )
 
 
 def calibration_error(probabilities: Tensor, y: Tensor, bins: int = 15) -> float:

@@ -32,13 +32,13 @@ RANKS = [
     {"networks"},
     {"baselines"},
     {"evaluation", "objectives", "sampled"},
-    {"class_risks", "distillation", "shards"},
+    {"class_risks", "distillation", "module_risks", "shards"},
     {"chunks"},
     {"memory"},
     {"certificates", "gradients", "representation", "training"},
     {"environment", "ledger", "packed", "resuming", "sweep"},
     {"distributed", "methods", "opening", "reporting", "study"},
-    {"cli", "export"},
+    {"cli", "export", "metrics"},
 ]
 # Rooms that keep to less than their line allows.
 ONLY = {
@@ -64,6 +64,7 @@ ONLY = {
         *("layers", "lazy", "networks", "seeding"),
     },
     "export": {"files", "packed"},
+    "metrics": {"bounds", "module_risks", "networks", "uncertainty"},
     "stores": {"files"},
     "sweep": {"cluster", "files", "stores"},
     "ledger": {"files"},
@@ -72,7 +73,10 @@ ONLY = {
     "reporting": {"files"},
 }
 LATE = {"PIL", "dask", "distributed", "fsspec", "pooch", "safetensors", "tqdm", "tyro"}
-HEAVY = {"dask", "distributed", "matplotlib", "pandas", "pooch", "scipy.stats", "sklearn"}
+HEAVY = {
+    *("dask", "distributed", "matplotlib", "pandas", "pooch", "scipy.stats", "sklearn"),
+    "torchmetrics",
+}
 
 
 def _rank(room: str) -> int:

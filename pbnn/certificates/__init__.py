@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         check_statistics,
         holdout_bound,
     )
+    from pbnn.certificates.modules import Certified, certify
     from pbnn.certificates.recursion import Step, certify_recursive
 
 # To check a statement takes no torch; to make one of a network does.
@@ -46,6 +47,8 @@ _LAZY = {
     "certify_vote": "pbnn.certificates.issue",
     "check_statistics": "pbnn.certificates.issue",
     "holdout_bound": "pbnn.certificates.issue",
+    "Certified": "pbnn.certificates.modules",
+    "certify": "pbnn.certificates.modules",
     "Step": "pbnn.certificates.recursion",
     "certify_recursive": "pbnn.certificates.recursion",
 }
@@ -57,8 +60,10 @@ __all__ = [
     "THEOREMS",
     "Budget",
     "Certificate",
+    "Certified",
     "Provenance",
     "Step",
+    "certify",
     "certify_gibbs",
     "certify_known",
     "certify_one",

@@ -24,7 +24,7 @@ def example_hashes(x: NDArray[Any]) -> frozenset[str]:
     >>> len(example_hashes(x)), example_hashes(x[:1]) == example_hashes(x[2:])
     (2, True)
     """
-    return frozenset(_hashes(x))
+    return frozenset(row_hashes(x))
 
 
 def check_unseen(seen: Iterable[str], x: NDArray[Any]) -> None:
@@ -60,7 +60,7 @@ def check_unseen(seen: Iterable[str], x: NDArray[Any]) -> None:
     if isinstance(seen, str) or not all(hashes):
         raise ValueError("`seen` must hold hashes of `example_hashes`, got something else.")
     seen = frozenset(known)
-    rows = [row for row, found in enumerate(_hashes(x)) if found in seen]
+    rows = [row for row, found in enumerate(row_hashes(x)) if found in seen]
     if rows:
         raise ValueError(
             f"`x` must hold no example that the prior has seen, got {len(rows)} of {len(x)}, the "
@@ -68,7 +68,8 @@ def check_unseen(seen: Iterable[str], x: NDArray[Any]) -> None:
         )
 
 
-def _hashes(x: NDArray[Any]) -> list[str]:
+def row_hashes(x: NDArray[Any]) -> list[str]:
+    """`example_hashes` in the order of the examples."""
     if not isinstance(x, np.ndarray) or x.ndim < 1 or x.dtype.kind not in "biuf":
         got = f"{x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
         raise ValueError(f"`x` must be an array of numbers, one row an example, got {got}.")

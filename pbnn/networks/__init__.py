@@ -5,6 +5,7 @@ from pbnn.networks.binary import BinaryNetwork, binarise
 from pbnn.networks.blrnet import BLRNet, unbalance
 from pbnn.networks.checks import check_points, check_sizes, expand_shift
 from pbnn.networks.pbgnet import ABNet, PBGNet
+from pbnn.networks.randomised import RandomisedModule
 from pbnn.networks.readout import GaussianReadout
 from pbnn.networks.sign_network import AGGREGATES, EXACT_UP_TO, SignNetwork, fingerprint
 from pbnn.networks.transfer import transfer
@@ -19,6 +20,7 @@ __all__ = [
     "BinaryNetwork",
     "GaussianReadout",
     "PBGNet",
+    "RandomisedModule",
     "SignNetwork",
     "binarise",
     "check_points",
