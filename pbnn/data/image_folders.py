@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -107,12 +108,14 @@ def _entries(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Image]:
-    """An image, of which only the header is read, and an error that names its file."""
+def _opened(file: Path, whole: bool = False) -> Iterator[Image]:
+    """An image, of which only the header is read or the whole, and an error that names its file."""
     from PIL import Image
 
     try:
-        with Image.open(file, formats=_FORMATS) as image:
+        # A length inside of the file may lie: in memory no more can be read than there is.
+        source = io.BytesIO(file.read_bytes()) if whole else file
+        with Image.open(source, formats=_FORMATS) as image:
             yield image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(
@@ -127,7 +130,7 @@ def _pixels(files: Sequence[Path], size: tuple[int, int] | None) -> NDArray[np.f
     grey, (height, width) = _layout(files, size)
     x = np.empty((len(files), 1 if grey else 3, height, width), dtype=np.float32)
     for row, file in zip(x, files, strict=True):
-        with _opened(file) as image:
+        with _opened(file, whole=True) as image:
             image = image.convert("L" if grey else "RGB")
             if image.size != (width, height):
                 image = image.resize((width, height), Resampling.BILINEAR)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -186,3 +188,17 @@ def test_a_folder_among_the_images_is_named(write):
 def test_pillow_is_loaded_only_when_used():
     code = "import sys, pbnn.data; assert 'PIL' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_chunk_that_says_it_is_large_costs_nothing(write):
+    folder = write(three(GREY))
+    content = (folder / "a" / "9.png").read_bytes()
+    assert content[37:41] == b"IDAT"
+    write({"a/9.png": content[:33] + b"\xff" * 4 + content[37:]})
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(ValueError):
+            from_images(folder)
+        assert tracemalloc.get_traced_memory()[1] < 10**8
+    finally:
+        tracemalloc.stop()
