@@ -12,8 +12,8 @@ RUN = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
 DOCS_STAMP = $(VENV)/.docs
 PAGES = README.md docs/balance.md docs/bounds.md docs/certify_your_model.md docs/clusters.md \
-        docs/extending.md docs/images.md docs/index.md docs/mistakes.md docs/packed.md docs/representation.md docs/tutorial.md \
-        docs/which_bound.md
+        docs/estimators.md docs/extending.md docs/images.md docs/index.md docs/mistakes.md \
+        docs/packed.md docs/representation.md docs/tutorial.md docs/which_bound.md
 
 .DEFAULT_GOAL = help
 .PHONY: help venv study test lint types unit doctest docs links format coverage mutants benchmark api clean

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pbnn.baselines import MLP
     from pbnn.certificates import Certificate, certify, certify_gibbs, certify_vote
     from pbnn.ensembles import anytime
+    from pbnn.estimators import BLRNetClassifier, PBGNetClassifier
     from pbnn.networks import ABNet, BLRNet, PBGNet, binarise
     from pbnn.training import fit
 
@@ -19,9 +20,11 @@ __version__ = "0.1.0"
 _LAZY = {
     "ABNet": "pbnn.networks",
     "BLRNet": "pbnn.networks",
+    "BLRNetClassifier": "pbnn.estimators",
     "Certificate": "pbnn.certificates",
     "MLP": "pbnn.baselines",
     "PBGNet": "pbnn.networks",
+    "PBGNetClassifier": "pbnn.estimators",
     "anytime": "pbnn.ensembles",
     "binarise": "pbnn.networks",
     "certify": "pbnn.certificates",
@@ -34,8 +37,10 @@ __all__ = [
     "MLP",
     "ABNet",
     "BLRNet",
+    "BLRNetClassifier",
     "Certificate",
     "PBGNet",
+    "PBGNetClassifier",
     "__version__",
     "anytime",
     "binarise",

@@ -38,7 +38,7 @@ RANKS = [
     {"certificates", "gradients", "representation", "training"},
     {"environment", "ledger", "packed", "resuming", "sweep"},
     {"distributed", "methods", "opening", "reporting", "study"},
-    {"cli", "export", "metrics"},
+    {"cli", "estimators", "export", "metrics"},
 ]
 # Rooms that keep to less than their line allows.
 ONLY = {

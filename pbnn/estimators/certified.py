@@ -1,0 +1,202 @@
+"""What the classifiers share: scikit-learn's conventions, splits, certificates and their words."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from torch import Tensor
+
+from pbnn.certificates import Budget, Certificate, Provenance
+from pbnn.data import Task
+from pbnn.estimators.sample import Sample, as_float32, preprocessor_of, seed_of, split_of
+from pbnn.networks.checks import is_whole
+from pbnn.training import FitConfig
+
+FLOATS = (np.float64, np.float32)
+
+
+class CertifiedClassifier(ClassifierMixin, BaseEstimator):
+    """Base of the classifiers: a subclass says what it learns and how it predicts.
+
+    Its parameters are those of the subclasses: `prior_share`, `preprocessing`, `delta`, `choices`,
+    `prior_epochs`, `epochs`, `batch_size`, `learning_rate`, `random_state`, `verbose`.
+    """
+
+    prior_share: float
+    preprocessing: Any
+    delta: float
+    choices: int
+    prior_epochs: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    random_state: Any
+    verbose: int
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Learn a network and its certificates.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+            Finite; independent draws, as a certificate supposes.
+        y : array-like, shape (n_samples,)
+            Labels of any type, of at least two classes.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For points, labels or parameters that are outside of their domain.
+        """
+        points, given = validate_data(self, X, y, dtype=FLOATS)
+        check_classification_targets(given)
+        self.classes_, labels = np.unique(given, return_inverse=True)
+        self._check_classes(given)
+        self._check_counts()
+        seed = seed_of(self.random_state)
+        name, encoded = type(self).__name__, self._encoded(labels)
+        task = Task.of(name, as_float32(points), encoded, "given to fit")
+        self.splits_ = split_of(task, seed, self.prior_share)
+        self.preprocessor_ = self._preprocessor(points, given)
+        hashes = self.splits_.hashes(task)
+        sample = Sample(self._inputs(points), torch.from_numpy(encoded), self.splits_, hashes, seed)
+        self._learn(sample)
+        self.certificates_ = self._certified(sample)
+        self.certificate_ = next(iter(self.certificates_.values()))
+        self.bound_ = self.certificate_.bound
+        return self
+
+    def _learn(self, sample: Sample) -> None:
+        raise NotImplementedError
+
+    def _certified(self, sample: Sample) -> dict[str, Certificate]:
+        """Certificates by predictor, the first of what `predict` returns."""
+        raise NotImplementedError
+
+    def _encoded(self, labels: NDArray[np.int64]) -> NDArray[Any]:
+        """Labels of a task from numbers 0, 1, … of the classes."""
+        return labels.astype(np.int64)
+
+    def _check_classes(self, y: NDArray[Any]) -> None:
+        """Refuse labels of a single class, and of several where only two are taken."""
+        if len(self.classes_) < 2:
+            raise ValueError("`y` must hold labels of at least two classes, got one class.")
+        if len(self.classes_) > 2 and not self.__sklearn_tags__().classifier_tags.multi_class:
+            raise ValueError(
+                "Only binary classification is supported. The type of the target is "
+                f"{type_of_target(y)}."
+            )
+
+    def _check_counts(self) -> None:
+        for name, least in (("epochs", 0), ("choices", 1)):
+            if not is_whole(value := getattr(self, name), least):
+                raise ValueError(f"`{name}` must be an integer of at least {least}, got {value}.")
+        if self.prior_share == 0 and self.epochs == 0:
+            raise ValueError("`epochs` must be positive where `prior_share` is 0, got 0.")
+
+    @property
+    def _fixed(self) -> bool:
+        """Whether the posterior is the prior, whatever the certification points are."""
+        return self.epochs == 0
+
+    def _preprocessor(self, X: NDArray[Any], y: NDArray[Any]) -> Any:
+        """What prepares the inputs, fitted on the prior split alone."""
+        rows = self.splits_.prior
+        learned = len(rows) > 0
+        given = self.preprocessing
+        if isinstance(given, str) and given == "auto":
+            given = self._usual_preprocessing(learned)
+        step = preprocessor_of(given, learned=learned)
+        return step.fit(X[rows], y[rows]) if step is not None and learned else step
+
+    def _usual_preprocessing(self, learned: bool) -> str | None:
+        return "standard" if learned else "norm"
+
+    def _inputs(self, X: NDArray[Any]) -> Tensor:
+        """Points as the network reads them: each depends on itself and the prior split alone."""
+        prepared = X if self.preprocessor_ is None else self.preprocessor_.transform(X)
+        return torch.from_numpy(check_array(as_float32(prepared)))
+
+    def _points(self, X: ArrayLike) -> Tensor:
+        """New points, checked against those of `fit`."""
+        check_is_fitted(self)
+        return self._inputs(validate_data(self, X, reset=False, dtype=FLOATS))
+
+    def _config(self, epochs: int) -> FitConfig:
+        return FitConfig(epochs, self.batch_size, self.learning_rate)
+
+    def _progress(self, part: str) -> str | None:
+        return f"{type(self).__name__} {part}" if self.verbose else None
+
+    def _budget(self, family: Any) -> Budget:
+        return Budget(float(self.delta), 1, int(self.choices), family)
+
+    def _provenance(self, sample: Sample, free: str) -> Provenance:
+        """What shaped the prior; `free` says it of one that no data shaped."""
+        learned = len(sample.splits.prior) > 0
+        prior = "trained on the prior split" if learned else free
+        inputs = "as given" if self.preprocessor_ is None else f"{self.preprocessor_!r}"
+        fitted = " of the prior split" if self.preprocessor_ is not None and learned else ""
+        return Provenance(f"{prior}; inputs: {inputs}{fitted}", sample.seed, sample.hashes)
+
+    @property
+    def _repr_html_(self) -> Callable[[], str]:
+        shown = super()._repr_html_
+        return lambda: self._with_certificate(shown())
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        bundle: dict[str, str] = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] = self._with_certificate(bundle["text/html"])
+        return bundle
+
+    def _with_certificate(self, page: str) -> str:
+        """HTML with the certificate below it, once there is one."""
+        if not hasattr(self, "certificates_"):
+            return page
+        return f"{page}<p>{html.escape(told(self.certificates_))}</p>"
+
+
+def told(certificates: Mapping[str, Certificate]) -> str:
+    """Certificates that hold at once in one sentence, their numbers rounded up.
+
+    Parameters
+    ----------
+    certificates : mapping from str to Certificate
+        Of one budget and n.
+
+    Examples
+    --------
+    >>> from pbnn.certificates import certify_known
+    >>> budget, made = Budget(0.05, choices=3, family="deployed"), Provenance("by hand", 0, {})
+    >>> certificate = certify_known("", 2, 100, budget, made, fixed=True)
+    >>> print(told({"fixed network": certificate}))
+    With probability at least 95% over the draw of 100 points, the fixed network errs on at most
+    7.6% of new points; the choice among 3 is paid for.
+    """
+    each = list(certificates.values())
+    budget = each[0].budget
+    parts = [f"the {one.predictor} errs on at most {_percent(one.bound)}" for one in each[:1]]
+    parts += [f"the {one.predictor} on at most {_percent(one.bound)}" for one in each[1:]]
+    paid = f"; the choice among {budget.choices} is paid for" if budget.choices > 1 else ""
+    return (
+        f"With probability at least {100 * (1 - budget.delta):g}% over the draw of {each[0].n} "
+        f"points, {', '.join(parts)} of new points{paid}."
+    )
+
+
+def _percent(bound: float) -> str:
+    return f"{math.ceil(1000 * bound) / 10:g}%"

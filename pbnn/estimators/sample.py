@@ -1,0 +1,124 @@
+"""What a classifier learns from: points as tensors, their splits, and inputs that leak nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.preprocessing import Normalizer, StandardScaler
+from sklearn.utils import check_random_state, get_tags
+from torch import Tensor
+
+from pbnn.data import Splits, Task, split
+
+LEAST = 2
+"""Points of a part: of a single one there is no variance."""
+
+NAMED = {"standard": StandardScaler, "norm": Normalizer}
+"""Preprocessing by name."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Points as a network reads them, and which of them serve for what.
+
+    Attributes
+    ----------
+    x : Tensor, shape (N, ...)
+    y : Tensor, shape (N,)
+        Labels ±1 in float32, or classes in int64.
+    splits : Splits
+    hashes : dict
+        Of the splits, as `Splits.hashes` gives them.
+    seed : int
+    """
+
+    x: Tensor
+    y: Tensor
+    splits: Splits
+    hashes: dict[str, str]
+    seed: int
+
+    def prior(self) -> tuple[Tensor, Tensor]:
+        """Points that the prior may be made of; there may be none."""
+        return self.x[self.splits.prior], self.y[self.splits.prior]
+
+    def certification(self) -> tuple[Tensor, Tensor]:
+        """Points that the bound is evaluated on."""
+        return self.x[self.splits.certification], self.y[self.splits.certification]
+
+
+def seed_of(random_state: Any) -> int:
+    """A seed from what scikit-learn takes for randomness: an integer is its own seed.
+
+    Examples
+    --------
+    >>> seed_of(3), seed_of(np.random.RandomState(0))
+    (3, 209652396)
+    """
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def split_of(task: Task, seed: int, prior_share: float) -> Splits:
+    """A random share of the points for the prior, the others for certification; no label is read.
+
+    Raises
+    ------
+    ValueError
+        If a share of points leaves the prior or the certificate less than two.
+    """
+    splits = split(task, seed=seed, test=0.0, prior=prior_share)
+    if prior_share and min(len(splits.prior), splits.n) < LEAST:
+        raise ValueError(
+            f"`prior_share` must leave at least {LEAST} points to the prior and to the "
+            f"certificate, got {prior_share} with n_samples = {len(task.y)}."
+        )
+    return splits
+
+
+def preprocessor_of(given: Any, *, learned: bool) -> Any:
+    """The transformer that a parameter names, not fitted; None for none.
+
+    Parameters
+    ----------
+    given : {"standard", "norm"}, transformer or None
+    learned : bool
+        Whether there is a prior split to fit it on. Without one only a transformer that needs no
+        fit is taken (`requires_fit` of its tags).
+
+    Raises
+    ------
+    ValueError
+        For another name, and for a transformer with statistics where nothing may shape them.
+
+    Examples
+    --------
+    >>> preprocessor_of("norm", learned=False)
+    Normalizer()
+    """
+    if given is None:
+        return None
+    if isinstance(given, str) and given not in NAMED:
+        raise ValueError(
+            f"`preprocessing` must be 'auto', one of {sorted(NAMED)}, a transformer or None, "
+            f"got {given!r}."
+        )
+    step = NAMED[given]() if isinstance(given, str) else clone(given)
+    if not learned and get_tags(step).requires_fit:
+        raise ValueError(
+            "`preprocessing` must need no fit where `prior_share` is 0, as no point may shape "
+            f"it; got {step}. 'norm' divides each point by its norm."
+        )
+    return step
+
+
+def as_float32(values: Any) -> NDArray[np.float32]:
+    """A copy in float32, infinite where that has no such numbers, for the checks that follow."""
+    with np.errstate(over="ignore"):
+        return np.array(values, dtype=np.float32, order="C")

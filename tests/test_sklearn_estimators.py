@@ -1,0 +1,347 @@
+"""The scikit-learn classifiers: its conventions, what their certificates stand on, what is seen."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from sklearn.model_selection import GridSearchCV, ParameterGrid
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from pbnn import BLRNetClassifier, PBGNetClassifier
+from pbnn.bounds import clopper_pearson
+from pbnn.certificates import (
+    Budget,
+    Certificate,
+    Provenance,
+    certify_gibbs,
+    certify_vote,
+    log_ratio_upper,
+    verify,
+)
+from pbnn.data import Task, split
+from pbnn.estimators import told
+from pbnn.evaluation import risks
+from pbnn.layers import statistics_splits
+from pbnn.networks import PBGNet
+from pbnn.objectives import BoundObjective
+from pbnn.seeding import generator
+from pbnn.training import FitConfig, fit
+
+Points = tuple[NDArray[Any], NDArray[Any]]
+
+PBG = PBGNetClassifier((3,), prior_epochs=5, epochs=2, batch_size=16, random_state=0)
+BLR = BLRNetClassifier(
+    "16FC",
+    prior_epochs=10,
+    members=3,
+    draws=1,
+    batch_size=16,
+    learning_rate=0.05,
+    random_state=0,
+)
+BOTH = pytest.mark.parametrize("model", [PBG, BLR], ids=["pbgnet", "blrnet"])
+
+
+def _with(model: Any, **parameters: Any) -> Any:
+    return clone(model).set_params(**parameters)
+
+
+@pytest.fixture(scope="module")
+def points() -> Points:
+    """Two classes of four columns, of very different sizes, the first of which decides."""
+    draws = np.random.RandomState(0)
+    x = draws.randn(120, 4)
+    return x * [1, 10, 100, 1] + [0, 5, 0, 1], np.where(x[:, 0] > 0, "yes", "no")
+
+
+@parametrize_with_checks(
+    [
+        PBGNetClassifier((3,), prior_epochs=8, epochs=1, batch_size=32),
+        BLRNetClassifier(
+            "16FC",
+            prior_epochs=8,
+            members=2,
+            draws=1,
+            group=50,
+            batch_size=32,
+            learning_rate=0.05,
+        ),
+    ],
+)
+def test_scikit_learn_s_own_checks(estimator: Any, check: Any) -> None:
+    # Some of the checks draw from the global generator themselves.
+    state = np.random.get_state()  # noqa: NPY002
+    check(estimator)
+    np.random.set_state(state)  # noqa: NPY002
+
+
+def test_a_certificate_without_a_prior_split_is_that_of_the_functions(points: Points) -> None:
+    x, y = points
+    model = _with(PBG, prior_share=0, preprocessing=None, choices=5, random_state=7).fit(x, y)
+    signs = np.where(y == "yes", 1, -1).astype(np.float32)
+    task = Task.of("the same", x.astype(np.float32), signs, "by hand")
+    parts = split(task, seed=7, test=0)
+    budget = Budget(0.05, choices=5)
+    provenance = Provenance("Xavier-normal draw; inputs: as given", 7, parts.hashes(task))
+    network = PBGNet(4, (3,), bias=True, generator=generator(7, "prior"))
+    own, label = (torch.from_numpy(each[parts.certification]) for each in (task.x, task.y))
+    objective = BoundObjective(network, 120, budget.events(exact=True)["gibbs"])
+    fit(objective, own, label, FitConfig(2, 16, 0.1), generator=generator(7, "batches"))
+    found = risks(network, own, label)
+    assert model.certificates_ == {
+        "vote": certify_vote(network, found, budget, provenance),
+        "randomised network": certify_gibbs(network, found, budget, provenance),
+    }
+    assert model.certificate_ is model.certificates_["vote"]
+    assert model.certificate_.n == 120
+
+
+@BOTH
+@pytest.mark.parametrize("share", [0.25, 0.5])
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_certificates_verify_and_count_the_certification_split(
+    model: Any, share: float, epochs: int, points: Points
+) -> None:
+    x, y = points
+    model = _with(model, prior_share=share, epochs=epochs).fit(x, y)
+    for certificate in model.certificates_.values():
+        verify(certificate)
+        assert certificate.n == len(model.splits_.certification) == 120 - math.floor(share * 120)
+        assert certificate.budget.delta == 0.05
+    assert model.bound_ == model.certificate_.bound
+    rows = model.splits_.certification
+    if model.certificate_.theorem in ("clopper_pearson", "rivasplata"):
+        assert model.certificate_.risk == np.mean(model.predict(x[rows]) != y[rows])
+
+
+@BOTH
+def test_points_of_certification_shape_nothing_that_is_fixed(model: Any, points: Points) -> None:
+    x, y = points
+    model = _with(model, epochs=0, preprocessing="standard")
+    fitted = clone(model).fit(x, y)
+    other_x, other_y = x.copy(), y.copy()
+    rows = fitted.splits_.certification
+    other_x[rows] = 3 * x[rows][::-1] + 7
+    other_y[rows] = np.where(y[rows] == "yes", "no", "yes")
+    other = clone(model).fit(other_x, other_y)
+    assert np.array_equal(fitted.predict_proba(x), other.predict_proba(x))
+    assert fitted.bound_ < 0.5 < other.bound_
+
+
+@BOTH
+def test_without_a_prior_split_no_point_shapes_the_prior(model: Any, points: Points) -> None:
+    x, y = points
+    model = _with(model, prior_share=0, epochs=1)
+    first, second = clone(model).fit(x, y), clone(model).fit(x[::-1] * 2, y)
+    priors = [dict(each.network_.named_buffers()) for each in (first, second)]
+    assert priors[0].keys() == priors[1].keys()
+    for name, value in priors[0].items():
+        assert torch.equal(value, priors[1][name])
+    assert statistics_splits(first.network_) == set()
+
+
+@BOTH
+def test_the_split_sees_no_label(model: Any, points: Points) -> None:
+    x, y = points
+    splits = [clone(model).fit(x, labels).splits_ for labels in (y, np.sort(y))]
+    assert np.array_equal(splits[0].prior, splits[1].prior)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        _with(PBG, epochs=2),
+        _with(PBG, epochs=0),
+        _with(PBG, prior_share=0, epochs=2),
+        _with(BLR, epochs=0),
+        _with(BLR, epochs=2, members=1),
+    ],
+    ids=["vote", "fixed", "no prior split", "fixed networks", "drawn network"],
+)
+def test_labels_by_a_coin_are_certified_below_a_half_no_more_often_than_promised(
+    model: Any,
+) -> None:
+    trials, delta = 15, 0.2
+    model = clone(model).set_params(delta=delta, batch_size=30, prior_epochs=20)
+    draws = np.random.RandomState(1)
+    failures = 0
+    for trial in range(trials):
+        x, y = draws.randn(60, 20), draws.randint(2, size=60)  # whoever predicts errs on half
+        fitted = clone(model).set_params(random_state=trial).fit(x, y)
+        failures += any(each.bound < 0.5 for each in fitted.certificates_.values())
+    assert failures / trials <= delta + 3 * math.sqrt(delta * (1 - delta) / trials)
+
+
+def test_choices_are_paid_for(points: Points) -> None:
+    model = _with(PBG, epochs=0, choices=40).fit(*points)
+    certificate = model.certificate_
+    wrong = round(certificate.risk * certificate.n)
+    expected = clopper_pearson(wrong, certificate.n, delta=0.05 / 40 / 4)
+    assert model.bound_ == pytest.approx(expected, rel=1e-9)
+    assert "choice among 40" in told(model.certificates_)
+
+
+@BOTH
+def test_predictions_do_not_depend_on_order_or_company(model: Any, points: Points) -> None:
+    x, y = points
+    fitted = clone(model).fit(x, y)
+    order = np.random.RandomState(0).permutation(len(x))
+    assert np.array_equal(fitted.predict(x[order]), fitted.predict(x)[order])
+    alone = np.concatenate([fitted.predict(one[None]) for one in x[:10]])
+    assert np.array_equal(alone, fitted.predict(x[:10]))
+
+
+@BOTH
+@pytest.mark.parametrize("labels", [("a", "b"), (3, 8), (False, True)], ids=str)
+def test_labels_of_any_type(model: Any, labels: tuple[Any, Any], points: Points) -> None:
+    x, y = points
+    given = np.array(labels)[(y == "yes").astype(int)]
+    fitted = clone(model).fit(x, given)
+    assert fitted.classes_.tolist() == list(labels)
+    assert fitted.predict(x).dtype == given.dtype
+    assert fitted.score(x, given) > 0.8
+    assert np.array_equal(
+        fitted.predict(x) == labels[1], clone(model).fit(x, y).predict(x) == "yes"
+    )
+
+
+@BOTH
+def test_probabilities_add_up_and_agree_with_labels(model: Any, points: Points) -> None:
+    x, y = points
+    fitted = clone(model).fit(x, y)
+    probabilities = fitted.predict_proba(x)
+    assert np.allclose(probabilities.sum(1), 1)
+    assert np.array_equal(fitted.classes_[probabilities.argmax(1)], fitted.predict(x))
+
+
+def test_the_probability_is_the_share_of_networks_and_its_mean_the_gibbs_risk(
+    points: Points,
+) -> None:
+    x, y = points
+    fitted = clone(PBG).fit(x, y)
+    rows = fitted.splits_.certification
+    wrong = np.take_along_axis(
+        fitted.predict_proba(x[rows]), (y[rows] == "no").astype(int)[:, None], 1
+    )
+    assert fitted.certificates_["randomised network"].risk == pytest.approx(wrong.mean())
+    assert np.array_equal(fitted.decision_function(x) >= 0, fitted.predict(x) == "yes")
+
+
+@BOTH
+def test_columns_of_a_frame_keep_their_names(model: Any, points: Points) -> None:
+    x, y = points
+    frame = pd.DataFrame(x, columns=list("abcd"))
+    fitted = clone(model).fit(frame, pd.Series(y))
+    assert fitted.feature_names_in_.tolist() == list("abcd")
+    assert fitted.n_features_in_ == 4
+    assert np.array_equal(fitted.predict(frame), clone(model).fit(x, y).predict(x))
+    with pytest.raises(ValueError, match="feature names"):
+        fitted.predict(frame[["b", "a", "c", "d"]])
+
+
+def test_a_search_in_a_pipeline_certifies_its_refitted_best(points: Points) -> None:
+    x, y = points
+    grid = {"pbgnetclassifier__hidden": [(2,), (4,)], "pbgnetclassifier__epochs": [0, 1]}
+    count = len(ParameterGrid(grid))
+    pipeline = make_pipeline(Normalizer(), _with(PBG, choices=count))
+    search = GridSearchCV(pipeline, grid, cv=2).fit(x, y)
+    best = search.best_estimator_[-1]
+    assert best.certificate_.budget.choices == 4
+    assert best.certificate_.n == 60
+    assert search.predict(x).shape == (120,)
+    with pytest.raises(AttributeError):
+        _ = clone(best).certificate_
+
+
+def test_a_transformer_is_fitted_on_the_prior_split_alone(points: Points) -> None:
+    x, y = points
+    step = make_pipeline(StandardScaler(), PCA(2))
+    model = _with(PBG, preprocessing=step).set_params(preprocessing__pca__n_components=3)
+    fitted = clone(model).fit(x, y)
+    scaler = fitted.preprocessor_[0]
+    assert np.allclose(scaler.mean_, x[fitted.splits_.prior].mean(0))
+    assert fitted.network_.in_features == 3
+    assert "PCA" in fitted.certificate_.provenance.prior
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told_of"),
+    [
+        ({"prior_share": 0, "preprocessing": "standard", "epochs": 1}, "`preprocessing`"),
+        ({"preprocessing": "minmax"}, "`preprocessing`"),
+        ({"prior_share": 1.0}, "`prior`"),
+        ({"prior_share": 0.01}, "`prior_share`"),
+        ({"prior_share": 0, "epochs": 0}, "`epochs`"),
+        ({"epochs": -1}, "`epochs`"),
+        ({"delta": 1.5}, "`delta`"),
+        ({"choices": 0}, "`choices`"),
+    ],
+    ids=str,
+)
+@BOTH
+def test_parameters_outside_of_their_domain(
+    model: Any, parameters: dict[str, Any], told_of: str, points: Points
+) -> None:
+    with pytest.raises(ValueError, match=told_of):
+        _with(model, **parameters).fit(*points)
+
+
+def test_other_errors_of_a_blrnet(points: Points) -> None:
+    with pytest.raises(ValueError, match="`members`"):
+        _with(BLR, members=0).fit(*points)
+    with pytest.raises(ValueError, match="`image_shape`"):
+        _with(BLR, image_shape=(1, 2, 3)).fit(*points)
+
+
+def test_a_drawn_vote_pays_the_log_ratio_of_each_member(points: Points) -> None:
+    fitted = _with(BLR, epochs=5, learning_rate=0.1).fit(*points)
+    ratios = [log_ratio_upper(fitted.network_, one) for one in fitted.members_]
+    assert fitted.certificate_.predictor == "drawn vote"
+    assert fitted.certificate_.kl == sum(ratios) != 0
+    prior = fitted.certificate_.provenance.splits["prior"]
+    assert statistics_splits(fitted.members_[0]) == {prior}
+
+
+def test_images_of_ten_classes() -> None:
+    x, y = load_digits(return_X_y=True)
+    model = _with(BLR, architecture="8C3-MP2-32FC", image_shape=(1, 8, 8), learning_rate=0.03)
+    fitted = model.set_params(group=50).fit(x, y)
+    assert fitted.preprocessor_ is None
+    assert fitted.predict_proba(x[:7]).shape == (7, 10)
+    assert 1 - fitted.score(x, y) < fitted.bound_ < 0.4
+
+
+@BOTH
+def test_the_certificate_is_shown_once_there_is_one(model: Any, points: Points) -> None:
+    model = clone(model)
+    assert "With probability" not in model._repr_html_()
+    sentence = told(model.fit(*points).certificates_)
+    assert sentence.startswith("With probability at least 95% over the draw of 60 points, the ")
+    assert f"<p>{sentence}</p>" in model._repr_html_()
+    assert f"<p>{sentence}</p>" in model._repr_mimebundle_()["text/html"]
+    with sklearn.config_context(display="text"):
+        assert not hasattr(model, "_repr_html_")
+        assert list(model._repr_mimebundle_()) == ["text/plain"]
+
+
+@BOTH
+def test_a_fitted_classifier_survives_pickling(model: Any, points: Points) -> None:
+    x, y = points
+    fitted = clone(model).fit(x, y)
+    again = pickle.loads(pickle.dumps(fitted))
+    assert np.array_equal(again.predict_proba(x), fitted.predict_proba(x))
+    assert isinstance(again.certificate_, Certificate)
+    assert again.certificates_ == fitted.certificates_
