@@ -55,13 +55,13 @@ class Config:
 
     datasets: tuple[str, ...] = ("ads",)
     """Tasks of the sweep; see studies/pac_bound_mnist.py."""
-    methods: tuple[str, ...] = ("pbgnet", "pbgnet_pre")
+    methods: tuple[str, ...] = ("pbgnet",)
     """Its methods."""
-    hidden: tuple[str, ...] | None = None
-    """Its networks; by default those of the preset."""
+    hidden: tuple[str, ...] = ("unit", "1", "50", "100")
+    """Its networks."""
     preset: str = "paper"
     """Its preset."""
-    seeds: int = 25
+    seeds: int = 50
     """Runs of each configuration: with the other defaults 200 in all."""
     workers_killed: int = 8
     """How many times a worker is killed, which is started again where it was."""
@@ -111,7 +111,7 @@ def command(config: Config, out: Path, *more: str) -> list[str]:
     """The sweep as a command."""
     words = [sys.executable, str(STUDIES / "pac_bound_mnist.py"), "--preset", config.preset]
     words += ["--datasets", *config.datasets, "--methods", *config.methods]
-    words += ["--hidden", *config.hidden] if config.hidden else []
+    words += ["--hidden", *config.hidden]
     words += ["--seeds", str(config.seeds), "--out", str(out), "--offline"]
     words += ["--data-dir", str(config.data_dir)] if config.data_dir else []
     return [*words, *more]
