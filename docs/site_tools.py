@@ -79,10 +79,13 @@ def _mathml(node: Any, *, block: bool) -> str:
         text = re.sub(pattern, spelling, text)
     text = re.sub(r"\\([td]?frac)(\d)(\d)", r"\\\1{\2}{\3}", text)
     try:
-        return str(tex2mathml(text, as_block=block))
+        found = tex2mathml(text, as_block=block)
     except MathError as error:
         logger.warning("%s in the formula %s", error, text, location=node)
         return f"<code>{html.escape(text)}</code>"
+    # A name of a function has no space of its own around it, and a bar grows with its formula.
+    found = re.sub(r"<mi>(ln|erf|sgn)</mi>", r'<mo lspace=".16em" rspace=".16em">\1</mo>', found)
+    return re.sub(r"<mo[^>]*>(‖|∥)</mo>", r'<mo stretchy="false">\1</mo>', found)
 
 
 def _visit_inline(writer: Any, node: Any) -> None:
@@ -118,6 +121,18 @@ def _objects() -> dict[str, str]:
     return found
 
 
+class TrimExamples(SphinxTransform):
+    """Leave out the blank line that ends an example for doctest."""
+
+    default_priority = 200
+
+    def apply(self, **_: Any) -> None:
+        for block in self.document.findall(nodes.literal_block):
+            if block.rawsource == block.astext():
+                block.rawsource = block.astext().rstrip("\n")
+                block.children = [nodes.Text(block.rawsource)]
+
+
 class LinkNames(SphinxTransform):
     """Turn `name` in code into a link, in running text and tables."""
 
@@ -138,7 +153,6 @@ class LinkNames(SphinxTransform):
                 reftarget=target,
                 refdoc=self.env.docname,
                 refexplicit=True,
-                refwarn=True,
             )
             literal.replace_self(link)
             link += literal
@@ -195,10 +209,17 @@ def turn_links(app: Sphinx, docname: str, content: list[str]) -> None:
         content[0] = turned(content[0], page, page)
 
 
+def skip_foreign(_: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any) -> bool:
+    """Methods that scikit-learn writes into its estimators, with references to its own pages."""
+    return skip or (name.startswith("set_") and name.endswith("_request"))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("room", Room)
     app.add_html_math_renderer("mathml", (_visit_inline, None), (_visit_block, None))
     app.add_transform(LinkNames)
+    app.add_transform(TrimExamples)
     app.connect("builder-inited", mirror)
     app.connect("source-read", turn_links)
+    app.connect("autodoc-skip-member", skip_foreign)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -47,7 +47,7 @@ for threshold in thresholds:
 line = np.linspace(0, 1.1, 50)
 normal = np.array([share_of_ones(float(t)) for t in line])
 bits = -normal * np.log2(normal) - (1 - normal) * np.log2(1 - normal)
-figure, (left, right) = plt.subplots(1, 2, figsize=(6.5, 2.8))
+figure, (left, right) = plt.subplots(1, 2, figsize=(6.5, 2.8), layout="constrained")
 for axes, measured, closed in ((left, shares, normal), (right, entropies, bits)):
     axes.plot(line, closed, color="0.6", label="standard normal")
     for layer, values in enumerate(np.array(measured).T):

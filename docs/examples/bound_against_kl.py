@@ -6,8 +6,9 @@ What a nat costs, by the bound: at a risk of .05 on 10,000 examples, for losses 
 """
 
 # %%
-# Bounds are functions of arrays, too. `maurer` is the kl bound; the others are relaxations of it,
-# and so lie above it everywhere. McAllester's is near it only where the bound says little.
+# Bounds are functions of arrays, too. :func:`~pbnn.bounds.maurer` is the kl bound; the others are
+# relaxations of it, and so lie above it everywhere. McAllester's is near it only where the bound
+# says little.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,7 +19,7 @@ plt.style.use("pbnn.pbnn")
 n, risk = 10_000, 0.05
 kl = np.geomspace(1, n, 200)
 
-figure, axes = plt.subplots(figsize=(5, 3.2))
+figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
 for bound in (maurer, quadratic, mcallester):
     axes.plot(kl / n, bound(risk, kl, n), label=bound.__name__)
 axes.axhline(risk, color="0.6", linewidth=1)

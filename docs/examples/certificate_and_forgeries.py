@@ -45,7 +45,7 @@ for name, change in forgeries.items():
 
 sizes = [100 * 2**k for k in range(10)]
 bounds = [clopper_pearson(n // 100, n) for n in sizes]
-figure, axes = plt.subplots(figsize=(5, 3))
+figure, axes = plt.subplots(figsize=(5, 3), layout="constrained")
 axes.plot(sizes, bounds, marker="o", label="bound")
 axes.axhline(0.01, color="0.6", label="error rate")
 axes.set(xscale="log", xlabel="n", ylim=(0, None))

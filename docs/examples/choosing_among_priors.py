@@ -60,7 +60,7 @@ print(f"the first, named before:   {alone[0]:.4f}")
 # Looking is worth its price where priors differ by more than it: here the best of eight hardly
 # beats the first.
 
-figure, axes = plt.subplots(figsize=(5, 3))
+figure, axes = plt.subplots(figsize=(5, 3), layout="constrained")
 axes.plot(np.arange(1, 9), np.minimum.accumulate(alone), marker="o", label="best so far, unpaid")
 axes.plot(np.arange(1, 9), [min(paid)] * 8, color="C1", label="best of eight, paid for")
 axes.axhline(alone[0], color="0.6", linewidth=1, label="the first")

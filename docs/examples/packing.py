@@ -51,7 +51,7 @@ print(f"error on images it has not seen: {error:.3f}")
 # The bits themselves: sixteen filters of 3×3 signs.
 
 filters = again.export_bits()["blocks.0"]
-figure, axes = plt.subplots(2, 8, figsize=(6, 1.7))
+figure, axes = plt.subplots(2, 8, figsize=(6, 1.7), layout="constrained")
 for each, axis in zip(filters[:, 0], axes.flat, strict=True):
     axis.imshow(each, cmap="gray", vmin=-1, vmax=1)
     axis.set_axis_off()

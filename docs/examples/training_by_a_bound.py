@@ -2,8 +2,9 @@
 A network trained by its own bound
 ==================================
 
-`PBGNet` has random weights and signs for activations. Its objective is a PAC-Bayes bound, so that
-the learning curve is one of bounds, up to the averaging over the steps of an epoch.
+:class:`~pbnn.networks.PBGNet` has random weights and signs for activations. Its objective is a
+PAC-Bayes bound, so that the learning curve is one of bounds, up to the averaging over the steps of
+an epoch.
 """
 
 # %%
@@ -35,7 +36,7 @@ budget = Budget(delta=0.05, choices=1)
 objective = BoundObjective(network, parts.n, budget.events(exact=network.exact)["gibbs"])
 curve = fit(objective, x, y, FitConfig(epochs=60), generator=generator(0, "batches"))
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(6.5, 2.8))
+figure, (left, right) = plt.subplots(1, 2, figsize=(6.5, 2.8), layout="constrained")
 epochs = [row["epoch"] for row in curve]
 left.plot(epochs, [row["objective"] for row in curve], label="bound")
 left.plot(epochs, [row["risk"] for row in curve], label="Gibbs risk")
