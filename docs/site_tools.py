@@ -30,7 +30,15 @@ MIRROR = DOCS / "project"
 # The first of two rooms with a name keeps it.
 ROOMS = (
     *("bounds", "certificates", "networks", "layers", "posteriors", "functional", "objectives"),
-    *("training", "evaluation", "class_risks", "binarize", "balance", "representation"),
+    *(
+        "training",
+        "evaluation",
+        "class_risks",
+        "module_risks",
+        "binarize",
+        "balance",
+        "representation",
+    ),
     *("sweep", "distributed", "reporting", "data", "estimators", "metrics", "packed"),
 )
 
