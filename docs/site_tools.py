@@ -30,17 +30,12 @@ MIRROR = DOCS / "project"
 # The first of two rooms with a name keeps it.
 ROOMS = (
     *("bounds", "certificates", "networks", "layers", "posteriors", "functional", "objectives"),
-    *(
-        "training",
-        "evaluation",
-        "class_risks",
-        "module_risks",
-        "binarize",
-        "balance",
-        "representation",
-    ),
-    *("sweep", "distributed", "reporting", "data", "estimators", "metrics", "packed"),
+    *("training", "evaluation", "class_risks", "module_risks", "binarize", "balance"),
+    *("representation", "sweep", "distributed", "reporting", "data", "estimators", "metrics"),
+    *("packed", "ensembles"),
 )
+WORDS = {"anytime", "entropy", "identity", "mean"}
+"""Names that pages use for something else, too: no link."""
 
 
 def names_of(module: Any) -> list[str]:
@@ -151,7 +146,8 @@ class LinkNames(SphinxTransform):
         if not source.endswith(".md") or "/api/" in source:
             return
         for literal in list(self.document.findall(nodes.literal)):
-            target = _objects().get(literal.astext().removesuffix("()"))
+            name = literal.astext().removesuffix("()")
+            target = None if name in WORDS else _objects().get(name)
             if target is None or isinstance(literal.parent, nodes.reference | pending_xref):
                 continue
             link = pending_xref(
