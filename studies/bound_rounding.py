@@ -45,6 +45,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.inputs < 1:
             raise ValueError(f"`inputs` must be a positive integer, got {self.inputs}.")
+        if self.seed < 0:
+            raise ValueError(f"`seed` must be at least 0, got {self.seed}.")
 
 
 def draw_inputs(size: int, seed: int) -> tuple[Any, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import importlib
 import inspect
 import io
@@ -25,6 +27,7 @@ from damaged_cases import HARMLESS, SILENT, Case, short
 from pbnn.baselines import MLP, RealNet
 from pbnn.bounds import CATALOGUE, exact
 from pbnn.certificates import Budget, Provenance, certify_known, holdout_bound
+from pbnn.data import load
 from pbnn.networks import ABNet, BLRNet, PBGNet
 from pbnn.objectives import BoundObjective, RiskObjective, SelectedByBound, VariationalObjective
 from pbnn.seeding import generator
@@ -387,7 +390,7 @@ def field_holds(name: str, value: Any) -> bool:
 
 
 def command_lines(rng: Random, folder: Path) -> Iterator[Case]:
-    """Flags of studies, read as `pbnn.study.run_study` reads them, up to the first run."""
+    """Flags of studies, read as `pbnn.study.run_study` reads them, and the runs they ask for."""
     while True:
         study = importlib.import_module(rng.choice(STUDIES))
         names = list(study.Config.__dataclass_fields__)
@@ -403,11 +406,37 @@ def command_lines(rng: Random, folder: Path) -> Iterator[Case]:
             config = parsed(study, words)
             if config is None:
                 return HARMLESS
+            plan(study, config)
             values = {name: getattr(config, name) for name in study.Config.__dataclass_fields__}
             sound = all(field_holds(name, value) for name, value in values.items())
             return HARMLESS if sound else SILENT
 
         yield Case(study.__name__, parse, (SystemExit,), shown=short(words, 300))
+
+
+def plan(study: Any, config: Any) -> None:
+    """The cells that a study would run, of the bundled digits in the place of its data sets.
+
+    Raises
+    ------
+    SystemExit
+        Where `pbnn.study.run_study` would end with a message.
+    """
+    make = getattr(study, "cells_of", None)
+    few = (getattr(config, "seeds", None) or 0) <= 10  # many may be meant
+    if make is None or list(inspect.signature(make).parameters) != ["config", "tasks"] or not few:
+        return
+    tasks = {name: dataclasses.replace(digits(), name=name) for name in config.datasets}
+    try:
+        make(config, tasks)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+@functools.cache
+def digits() -> Any:
+    """The bundled digits."""
+    return load("digits")
 
 
 def parsed(study: Any, words: Sequence[str]) -> Any:

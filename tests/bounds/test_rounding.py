@@ -46,3 +46,5 @@ def test_the_page_is_made_from_the_table(tmp_path):
     assert (folder / "rounding.md").read_bytes() == page
     with pytest.raises(ValueError, match="`inputs` must be a positive integer, got 0"):
         rounding.Config(inputs=0)
+    with pytest.raises(ValueError, match="`seed` must be at least 0, got -1"):
+        rounding.Config(seed=-1)
