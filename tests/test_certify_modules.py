@@ -472,6 +472,7 @@ def test_a_point_that_the_prior_has_seen_is_refused():
 @pytest.mark.parametrize("low", [0, -1])
 def test_two_classes_by_the_sign_of_one_score(shape, low):
     x = torch.randn(50, 1, generator=generator(0, "x"))
+    x[0] = 0  # sign(0) = +1
     y = torch.where(x[:, 0] > 0.3, 1, low)
     model = nn.Sequential(nn.Identity(), nn.Unflatten(1, (1, 1)), nn.Flatten(0))
     made = certify(

@@ -13,6 +13,7 @@ from torchmetrics import MetricCollection
 
 from pbnn.bounds import catoni, clopper_pearson, maurer
 from pbnn.metrics import CalibrationError, GibbsBound
+from pbnn.posteriors import GaussianPosterior
 from pbnn.seeding import generator
 from pbnn.uncertainty import calibration_error
 
@@ -60,15 +61,16 @@ def test_points_that_a_sampler_repeats_are_not_counted_twice(scores):
     assert told(GibbsBound(7.5, n=1000), scores).compute() == once
 
 
-def test_the_divergence_is_asked_for_at_each_compute(scores):
-    layer = torch.nn.Parameter(torch.tensor(3.0))
-    metric = told(GibbsBound(lambda: layer.square()), scores)
+def test_the_divergence_is_asked_for_at_each_compute_by_copies_too(scores):
+    layer = GaussianPosterior(torch.zeros(1))
+    layer.mean.data.fill_(3.0)
+    metric = told(GibbsBound(layer.kl), scores)
     first = metric.compute()
-    layer.data.fill_(1.0)
+    layer.mean.data.fill_(1.0)
     clone = metric.clone()
     assert metric.compute() < first
     assert clone.compute() == metric.compute()
-    layer.data.fill_(3.0)
+    layer.mean.data.fill_(3.0)
     assert clone.compute() == first
 
 

@@ -260,10 +260,8 @@ def _state_of_prior(model: nn.Module, prior: nn.Module | Mapping[str, Tensor]) -
 
 
 def _fixed(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
-    """What is not random, by all names, with buffers that no `state_dict` has."""
-    every = dict(model.named_parameters(remove_duplicate=False))
-    random = {id(every[name]) for name in names}
-    left = {name: p.detach() for name, p in every.items() if id(p) not in random}
+    """What is not random, with buffers that no `state_dict` has."""
+    left = {name: p.detach() for name, p in model.named_parameters() if name not in names}
     return left | dict(model.named_buffers())
 
 
