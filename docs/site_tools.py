@@ -170,7 +170,7 @@ def mirrored() -> dict[Path, Path]:
     names = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
     found = {ROOT / name: MIRROR / name.lower() for name in names}
     for page in sorted((ROOT / "reports").glob("*/*.md")):
-        if not page.parent.name.endswith("_quick"):
+        if not page.parent.name.endswith(("_quick", "_digits")):
             found[page] = MIRROR / page.relative_to(ROOT)
     return found
 
