@@ -166,7 +166,7 @@ def _lies(rng: Random, content: bytearray, place: int) -> bytes:
 def _stranger(rng: Random, content: bytearray, place: int) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr("inside", bytes(content))
+        archive.writestr(zipfile.ZipInfo("inside"), bytes(content))
     others = (b"", b"text\n", b"{}", b"null", bytes(100), b"\x7fELF" + bytes(50), stream.getvalue())
     others += (pickle.dumps({"x": [1, 2]}), gzip.compress(bytes(content), mtime=0))
     return rng.choice((*others, rng.randbytes(rng.randint(1, 300))))

@@ -91,7 +91,7 @@ def tensors_damaged(rng: Random, content: bytes) -> tuple[str, bytes]:
     """What was done, and a file whose tensors are others, written as safetensors writes them."""
     outer, _ = parts_of(content)
     tensors = dict(tensors_of(content))
-    name = rng.choice(tuple(tensors))
+    name = rng.choice(sorted(tensors))
     value = np.array(tensors[name])
     how = rng.choice(("left out", "joined", "no number", "other number", "type", "shape"))
     if how == "left out":
@@ -358,7 +358,7 @@ def packed_damaged(rng: Random, content: bytes) -> tuple[str, bytes, bool]:
     if rng.random() < 0.7:
         damage, header = record_damaged(rng, header)
     else:
-        name = rng.choice(tuple(tensors))
+        name = rng.choice(sorted(tensors))
         value, damage = np.array(tensors[name]), "tensor"
         value.reshape(-1)[rng.randrange(value.size)] += 1
         tensors[name] = value
