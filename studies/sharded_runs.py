@@ -6,6 +6,7 @@ points.safetensors in the folder. Process 0 leaves there what is compared and ti
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -56,18 +57,19 @@ def blrnet(plan: Plan, points: Points, frozen: bool) -> Objective:
     return BoundObjective(network, len(points.labels), plan["delta"], loss="gibbs")
 
 
-def binary(plan: Plan, points: Points) -> Objective:
+def binary(plan: Plan, points: Points, recipe: str) -> Objective:
     """A real network of the same layers, made binary."""
     make: dict[str, Any] = {"generator": generator(0, "start"), "dtype": points.certified.dtype}
     twin = RealNet(points.certified.shape[1:], plan["architecture"], **make)
-    return RiskObjective(convert(twin, "xnor_net").network, "cross_entropy")
+    return RiskObjective(convert(twin, recipe).network, "cross_entropy")
 
 
-FROZEN = "BLRNet, frozen statistics"
+FROZEN = "BLRNet, frozen"
 CASES: dict[str, Callable[[Plan, Points], Objective]] = {
-    "BLRNet, moving statistics": lambda plan, points: blrnet(plan, points, False),
-    FROZEN: lambda plan, points: blrnet(plan, points, True),
-    "binary network, XNOR-Net": binary,
+    "BLRNet, moving": functools.partial(blrnet, frozen=False),
+    FROZEN: functools.partial(blrnet, frozen=True),
+    "BinaryNet": functools.partial(binary, recipe="binary_net"),
+    "XNOR-Net": functools.partial(binary, recipe="xnor_net"),
 }
 
 

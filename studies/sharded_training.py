@@ -1,10 +1,11 @@
 """One model on several processes: does it train as by one, and how long does a step take?
 
-Part one, equality: a BLRNet with statistics that move and with frozen ones, and a binary network
-made by `pbnn.binarize`, each in float64 and float32, by Adam and by SGD, trained by 1, 2 and 4
-processes (gloo). Of every step the loss is compared with one process's, of the end the parameters.
-The issue asks for the same losses to 1e-6. Then the network of one process is certified by
-`sharded_drawn_risks` of as many shards: the certificates must be equal.
+Part one, equality: a BLRNet with statistics that move and with frozen ones, and a network made
+binary by `pbnn.binarize`, with weights ±1 (BinaryNet) and ±α (XNOR-Net), each in float64 and
+float32, by Adam and by SGD, trained by 1, 2 and 4 processes (gloo). Of every step the loss is
+compared with one process's, of the end the parameters. The same losses to 1e-6 are asked for. Then
+the network of one process is certified by `sharded_drawn_risks` of as many shards: the certificates
+must be equal.
 
 Part two, speed: seconds of single steps of larger networks, groups of 1, 2 and 4 processes one
 after another and again, so that they meet the same load. One thread each.
@@ -40,9 +41,14 @@ from pbnn.study import SCHEMA_VERSION, describe, run_study
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "sharded_training"
+CAPTIONS = {
+    "sharded_training": "Milliseconds of a training step by the number of processes: every step, "
+    "and median and quartiles beside them.",
+}
+"""What its figures show."""
 RUNS = Path(__file__).with_name("sharded_runs.py")
 REQUIRED = 1e-6
-"""Largest relative difference of a loss, of the issue."""
+"""Largest relative difference of a loss that is asked for."""
 DELTA = 0.05
 
 
@@ -68,7 +74,7 @@ class Config:
     """Of their steps."""
     steps: int = 5
     """Steps of a turn that are timed, after a first one that is not."""
-    rounds: int = 5
+    rounds: int = 4
     """Turns of each number of processes."""
     data_dir: Path | None = None
     """Folder with mnist/…; by default $PBNN_DATA, then the cache, then a download."""
@@ -244,8 +250,11 @@ def page_of(about: dict[str, Any], folder: Path, seconds: pd.DataFrame) -> str:
         "by one process, and the largest difference of a parameter at the end. "
         f"{int(equal['met'].sum())} of {len(equal)} keep to the 1e-6 that is asked for.\n",
         tabulate(told, [*head, "parameters off"], **shown),  # type: ignore[arg-type]
-        "\nAdam divides a gradient by its own size. Where that is 0 up to rounding, parameters of "
-        "float32 go different ways, and of a binary network signs may follow: compare with SGD.\n",
+        "\nTwo things are decided by rounding, in one process as in several. Adam divides a "
+        "gradient by its own size, also one that is 0 but for rounding, as before batch "
+        "normalisation that moves. And of equal values a maximum takes one and passes the gradient "
+        "to that: sums of signs are often equal, and stay so in any order where weights are ±1, "
+        "but not where they are ±α, as in the training of XNOR-Net.\n",
         "## The same certificate\n",
         f"Of the network of one process, in shards. They {same} in every figure.\n",
         tabulate(promised, "keys", tablefmt="pipe", showindex=False, floatfmt=".6g"),  # type: ignore[arg-type]
@@ -274,4 +283,4 @@ def speed_lines(seconds: pd.DataFrame) -> list[list[str]]:
 
 
 if __name__ == "__main__":
-    run_study(study, Config, __doc__)
+    run_study(study, Config, __doc__, CAPTIONS)
