@@ -16,7 +16,7 @@ PAGES = README.md docs/balance.md docs/bounds.md docs/certify_your_model.md docs
         docs/packed.md docs/representation.md docs/tutorial.md docs/which_bound.md
 
 .DEFAULT_GOAL = help
-.PHONY: help venv study test lint types unit doctest docs links format coverage mutants benchmark api clean
+.PHONY: help venv study test lint types unit doctest docs links format coverage mutants benchmark pages browser api clean
 
 help: ## list the targets
 	@echo 'Targets:'
@@ -88,6 +88,12 @@ mutants: $(STAMP) ## change bounds/ here and there: do the tests notice?
 
 benchmark: $(STAMP) ## time the code
 	$(RUN) -m pytest tests/benchmarks $(PYTEST_ARGS)
+
+pages: $(STAMP) ## write index.html into every folder of reports/ once more, without running a study
+	$(RUN) -m pbnn.reporting.page reports/*
+
+browser: $(STAMP) ## look at the pages with Chromium; with PBNN_AXE=path/to/axe.min.js by axe, too
+	$(RUN) -m pytest tests/browser $(PYTEST_ARGS)
 
 api: $(STAMP) ## rewrite the lists of public names and bounds after a deliberate change
 	PBNN_UPDATE_API=1 $(RUN) -m pytest -q tests/test_public_api.py tests/bounds/test_catalogue.py

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,9 +21,12 @@ _Config = TypeVar("_Config", bound="DataclassInstance")
 
 
 def run_study(
-    study: Callable[[_Config], Path], config_class: type[_Config], description: str | None
+    study: Callable[[_Config], Path],
+    config_class: type[_Config],
+    description: str | None,
+    captions: Mapping[str, str] | None = None,
 ) -> None:
-    """Run a study from the command line, and say where its tables and figures are.
+    """Run a study from the command line, write the page of its folder, and say where all that is.
 
     Parameters
     ----------
@@ -33,6 +36,8 @@ def run_study(
         Its configuration: a default for every field, and a flag of the command line for each.
     description : str
         What ``--help`` says of the study, such as the docstring of its file.
+    captions : mapping, optional
+        What its figures show, by the names of their files without suffix.
 
     Raises
     ------
@@ -55,6 +60,10 @@ def run_study(
     config = parse(config_class, description)
     try:
         folder = study(config)
+        if folder.is_dir():
+            from pbnn.reporting.page import write_page
+
+            write_page(folder, description, captions)
     except (OSError, ValueError, CellsFailed) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:

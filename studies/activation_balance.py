@@ -41,6 +41,20 @@ from pbnn.sweep import Cell, cell_key
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "activation_balance"
+CAPTIONS = {
+    "accuracy_threshold": "Test accuracy against the threshold of all activations, with 95% "
+    "intervals over seeds; the dotted line is the plain sign.",
+    "entropy_accuracy": "Test accuracy against the entropy of the activations' signs, of networks "
+    "trained alike: every arm of the study, mean over seeds.",
+    "layers": "Entropy of each binary layer's signs in the course of the training, at threshold 0 "
+    "and at 0.4.",
+    "preactivations": "Densities of what the first binary layer's signs are taken of, with the "
+    "threshold drawn in.",
+    "bases": "What bases cost in an ABC-Net: test accuracy, with 95% intervals, against time, "
+    "memory, bits of parameters and operations; N activation bases by colour, M weight bases "
+    "beside the points.",
+}
+"""What its figures show."""
 Arm = tuple[str, float, dict[str, Any]]
 """Method, threshold, and what else is other than usual."""
 DATASETS = ("mnist", "fashion_mnist", "cifar10", "digits")
@@ -147,4 +161,4 @@ def study(config: Config) -> Path:
 
 
 if __name__ == "__main__":
-    run_study(study, Config, __doc__)
+    run_study(study, Config, __doc__, CAPTIONS)

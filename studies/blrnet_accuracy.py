@@ -33,6 +33,13 @@ from pbnn.sweep import Cell, cell_key
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "blrnet_accuracy"
+CAPTIONS = {
+    "ensembles": "Test error against the number of drawn networks that vote; crosses are ensembles "
+    "that stop asking members by themselves, stars published figures.",
+    "error_coverage": "Error among the most certain test images against their share, by four "
+    "measures of certainty; one line a seed.",
+}
+"""What its figures show."""
 
 TRAINING = {
     "batch": 128,
@@ -188,4 +195,4 @@ def outside_of(tasks: Iterable[str], read: Callable[[str], Task]) -> dict[str, d
 
 
 if __name__ == "__main__":
-    run_study(study, Config, __doc__)
+    run_study(study, Config, __doc__, CAPTIONS)

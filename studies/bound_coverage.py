@@ -39,6 +39,12 @@ from pbnn.sweep import Cell, cell_key
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "bound_coverage"
+CAPTIONS = {
+    "coverage": "How often each bound failed, as a share of δ, in the world where it failed most, "
+    "and the limits between which its probability of failure lies. The dashed line is the promise; "
+    "diamonds are bounds with a mistake built in.",
+}
+"""What its figures show."""
 CHUNK = 500
 CERTAIN = 1e-4
 """How often, at most, one test of one rate is wrong by chance."""
@@ -301,4 +307,4 @@ def figure_of(coverage: pd.DataFrame, broken: pd.DataFrame) -> Figure:
 
 
 if __name__ == "__main__":
-    run_study(study, Config, __doc__)
+    run_study(study, Config, __doc__, CAPTIONS)

@@ -30,6 +30,16 @@ from pbnn.sweep import Cell, cell_key
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "certified_mnist"
+CAPTIONS = {
+    "certificate_vs_error": "Each certificate against the test error of the same predictor; below "
+    "the line it would be violated on the test set. Stars are published results of real-valued "
+    "networks, which charge less.",
+    "certificate_vs_prior_split": "Certificates against the share of the points that made the "
+    "prior; the thin line holds the other points out and certifies the prior's own best network.",
+    "learning_curves": "The training objective, and thin the risk, against epochs; one line a "
+    "seed.",
+}
+"""What its figures show."""
 
 CHOICES = 1000
 """Priors that a reported one may have been chosen from, with the data in sight: at least as many
@@ -233,4 +243,4 @@ def study(config: Config) -> Path:
 
 
 if __name__ == "__main__":
-    run_study(study, Config, __doc__)
+    run_study(study, Config, __doc__, CAPTIONS)

@@ -49,6 +49,11 @@ from pbnn.training import FitConfig, fit
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "costs"
+CAPTIONS = {
+    "growth": "Seconds of an epoch and of a certificate as one thing grows: width, depth, number "
+    "of examples.",
+}
+"""What its figures show."""
 SCHEMA_VERSION = 1
 RERUN = {"mnist17": 0.0399, "mnist49": 0.1388, "mnist56": 0.0894}
 DELTA = 0.05
@@ -311,4 +316,4 @@ def figure_of(grown: pd.DataFrame) -> Figure:
 
 
 if __name__ == "__main__":
-    run_study(study, Config, __doc__)
+    run_study(study, Config, __doc__, CAPTIONS)

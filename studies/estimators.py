@@ -48,6 +48,11 @@ from pbnn.training import fit as train
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "estimators"
+CAPTIONS = {
+    "gradients": "Bias and variance of estimators of the gradient against the number of draws, "
+    "relative to the exact gradient; hollow where the bias is zero within 5 standard errors.",
+}
+"""What its figures show."""
 SCHEMA_VERSION = 1
 FOLDERS = ("data_dir", "offline", *KEPT)
 
@@ -481,4 +486,4 @@ def bias_table(frame: pd.DataFrame, about: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run_study(study, Config, __doc__)
+    run_study(study, Config, __doc__, CAPTIONS)

@@ -40,6 +40,16 @@ from pbnn.sweep import Cell, cell_key, configuration_key, run_cells
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "pac_bound_mnist"
+CAPTIONS = {
+    "bound_vs_error": "Each bound against the test error of the same predictor, mean over seeds "
+    "with standard deviations; below the line a bound would be violated on the test set, above the "
+    "dotted line it is vacuous.",
+    "bound_by_network": "The bound of every network of the grid; the table above takes the least "
+    "of each method.",
+    "learning_curves": "Training objective and risk against epochs, the KL divergence below: means "
+    "over seeds, shades from the least to the largest.",
+}
+"""What its figures show."""
 Method = Literal[
     "majority",
     "mlp_tanh",
@@ -375,4 +385,4 @@ def study(config: Config) -> Path:
 
 
 if __name__ == "__main__":
-    run_study(study, Config, __doc__)
+    run_study(study, Config, __doc__, CAPTIONS)

@@ -47,6 +47,11 @@ from pbnn.study import SCHEMA_VERSION, describe, run_study
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "packed_speed"
+CAPTIONS = {
+    "packed_speed": "How many times faster than float32 a dense layer of signs is, on packed words "
+    "and in int8, by its number of units and the size of the batch; below the line it is slower.",
+}
+"""What its figures show."""
 Row = dict[str, Any]
 Works = dict[str, Callable[[], Any]]
 CONVOLUTION = Geometry((64, 14, 14), 64, (3, 3), border=(1, 1, 1, 1))
@@ -383,4 +388,4 @@ def markdown(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    run_study(study, Config, __doc__)
+    run_study(study, Config, __doc__, CAPTIONS)

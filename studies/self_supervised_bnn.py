@@ -31,6 +31,13 @@ from pbnn.sweep import Cell, cell_key
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "self_supervised_bnn"
+CAPTIONS = {
+    "probes": "Accuracy of a linear probe and of nearest neighbours on the features of each arm, "
+    "with 95% intervals over seeds.",
+    "divergence": "How far the students are from the teacher on images held out, in the course of "
+    "the training: mean over seeds.",
+}
+"""What its figures show."""
 Dataset = Literal["fashion_mnist", "mnist", "cifar10", "digits"]
 
 SHARED: dict[str, Any] = {
@@ -121,4 +128,4 @@ def study(config: Config) -> Path:
 
 
 if __name__ == "__main__":
-    run_study(study, Config, __doc__)
+    run_study(study, Config, __doc__, CAPTIONS)

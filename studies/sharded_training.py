@@ -41,6 +41,11 @@ from pbnn.study import SCHEMA_VERSION, describe, run_study
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "sharded_training"
+CAPTIONS = {
+    "sharded_training": "Milliseconds of a training step by the number of processes: every step, "
+    "and median and quartiles beside them.",
+}
+"""What its figures show."""
 RUNS = Path(__file__).with_name("sharded_runs.py")
 REQUIRED = 1e-6
 """Largest relative difference of a loss that is asked for."""
@@ -278,4 +283,4 @@ def speed_lines(seconds: pd.DataFrame) -> list[list[str]]:
 
 
 if __name__ == "__main__":
-    run_study(study, Config, __doc__)
+    run_study(study, Config, __doc__, CAPTIONS)

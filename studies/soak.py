@@ -41,6 +41,11 @@ from pbnn.study import SCHEMA_VERSION, describe, run_study
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "soak"
+CAPTIONS = {
+    "soak": "What the process holds against the trainings it has done: every quantity of which "
+    "growth would be a leak; the dotted line is half of them.",
+}
+"""What its figures show."""
 LIMITS = {"rss_mb": 2.0, "objects": 100.0, "fds": 1.0, "threads": 1.0}
 """Growth in 1,000 trainings that is none: 2 kB of memory a training, where the least network and
 its optimiser take more, a tenth of an object, a thousandth of a descriptor or thread."""
@@ -231,4 +236,4 @@ def repetitions(table: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    run_study(study, Config, __doc__)
+    run_study(study, Config, __doc__, CAPTIONS)

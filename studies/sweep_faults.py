@@ -38,8 +38,13 @@ from pbnn.study import SCHEMA_VERSION, describe, run_study
 STUDIES = Path(__file__).resolve().parent
 REPORTS = STUDIES.parent / "reports"
 NAME = "sweep_faults"
-TIMES = "timings.csv"
-"""The one file that may differ."""
+CAPTIONS = {
+    "sweep_faults": "Finished runs of the disturbed sweep over time, with each fault where it "
+    "struck.",
+}
+"""What its figures show."""
+TIMES, PAGE = "timings.csv", "index.html"
+"""The files that may differ: in both are seconds."""
 UNDISTURBED, TWO, DISTURBED = "1 worker", "2 workers", "disturbed"
 WORKER, HOST, CLIENT = "worker killed", "host killed", "client killed"
 FULL, READ_ONLY, LATE = "disk full", "disk read-only", "worker joins late"
@@ -247,7 +252,7 @@ def compared(one: Path, other: Path) -> pd.DataFrame:
     """Every file that either folder has but for records and times, and whether both have it."""
     names = {path.name for folder in (one, other) for path in folder.iterdir() if path.is_file()}
     rows = []
-    for name in sorted(names - {TIMES, ".ballast"}):
+    for name in sorted(names - {TIMES, PAGE, ".ballast"}):
         there = all((folder / name).exists() for folder in (one, other))
         contents = [(folder / name).read_bytes() for folder in (one, other)] if there else []
         same = there and contents[0] == contents[1]
@@ -395,4 +400,4 @@ def figure_of(progress: pd.DataFrame, faults: pd.DataFrame) -> Figure:
 
 
 if __name__ == "__main__":
-    run_study(study, Config, __doc__)
+    run_study(study, Config, __doc__, CAPTIONS)

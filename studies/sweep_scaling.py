@@ -42,6 +42,11 @@ from pbnn.sweep import Cell, cell_key, run_cells, store
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "sweep_scaling"
+CAPTIONS = {
+    "sweep_scaling": "How many times faster a sweep is by its number of workers, simulated with "
+    "measured costs and times, for three places of the records; dashed is the ideal.",
+}
+"""What its figures show."""
 SOURCES = {
     "ads": ("sweep_faults/times.csv", ("seconds.training", "seconds.certificate")),
     "paper": ("pac_bound_mnist/timings.csv", ("seconds.training", "seconds.certificate")),
@@ -332,4 +337,4 @@ def figure_of(rows: pd.DataFrame) -> Figure:
 
 
 if __name__ == "__main__":
-    run_study(study, Config, __doc__)
+    run_study(study, Config, __doc__, CAPTIONS)

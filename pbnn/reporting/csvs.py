@@ -139,5 +139,5 @@ def _encode(value: Any) -> str:
 def _decode(cell: str) -> Any:
     try:
         return json.loads(cell)
-    except json.JSONDecodeError:
+    except ValueError:
         return cell

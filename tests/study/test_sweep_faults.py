@@ -40,6 +40,7 @@ def test_counts_are_natural_numbers(field):
     [
         (lambda folder: None, True),
         (lambda folder: (folder / "timings.csv").write_text("other"), True),
+        (lambda folder: (folder / "index.html").write_text("seconds"), True),
         (lambda folder: (folder / "table.md").write_text("b"), False),
         (lambda folder: (folder / "table.md").unlink(), False),
         (lambda folder: (folder / "more.csv").write_text("a"), False),
