@@ -15,6 +15,7 @@ from pbnn.objectives import check_classes
 from pbnn.posteriors import BernoulliPosterior
 from pbnn.quadrature import UNIT_ROUNDOFF
 from pbnn.scores import certified_step, probability_correct, probability_correct_error
+from pbnn.seeding import copied
 
 AT_ONCE = 500
 """Points in an intermediate table of nodes and classes."""
@@ -181,7 +182,7 @@ def fresh_networks(network: BLRNet, generator: torch.Generator) -> Iterator[Bina
     Of binary weights it is one network whose weights change: the signs that differ from the most
     probable ones are drawn by `sample_positions`, and put back before the next.
     """
-    network = copy.deepcopy(network).eval()
+    network = copied(network).eval()
     posteriors = [block.layer.weight for block in network.layers()]
     if not all(isinstance(posterior, BernoulliPosterior) for posterior in posteriors):
         dtype, precise = posteriors[0].mean.dtype, network.double()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pbnn.functional import SQRT_TWO_OVER_PI, hard_sign
 from pbnn.layers import ENUMERATED_UP_TO, SignLinear
 from pbnn.networks import EXACT_UP_TO, SignNetwork, check_points, fingerprint
 from pbnn.quadrature import UNIT_ROUNDOFF, expected_sign_error, node_count
+from pbnn.seeding import copied
 
 CHUNK_NUMBERS = 250_000
 """Numbers in an intermediate table: 2 MB of float64, so that passes over it stay in the cache."""
@@ -90,7 +90,7 @@ def risks(
         For the draws; required where sampling is needed, on the device of the points.
     """
     check_points(x, y)
-    network = copy.deepcopy(network).double()
+    network = copied(network).double()
     y = y.double()
     if network.summable:
         return exact_risks(network, x, y)
@@ -166,7 +166,7 @@ def errors_of_one_draw_each(
     For a posterior fixed without these points the count is exactly binomial with the Gibbs risk.
     """
     check_points(x, y)
-    network = copy.deepcopy(network).double()
+    network = copied(network).double()
     wrong = torch.zeros((), dtype=torch.int64, device=x.device)
     signs = max((c * w for c, w in zip(network.copies(), network.widths, strict=False)), default=1)
     for part in chunks(len(x), max(network.in_features, signs)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from pbnn.chunks import Chunks
 from pbnn.objectives import Objective
+from pbnn.seeding import copied
 from pbnn.shards import PointDraws, TorchNorm, draws_weights
 
 MOMENTS = {"adam": 2, "sgd": 1}
@@ -117,7 +117,7 @@ def predict(
     def kept(points: int, size: int | None = None) -> int:
         # A step computes with a copy of the points that it is of.
         few = x[:points].clone(), y[:points].clone()
-        return kept_bytes(copy.deepcopy(objective), *few, size, frozen)
+        return kept_bytes(copied(objective), *few, size, frozen)
 
     two, four = kept(2), kept(4)
     own = sum(p.numel() * p.element_size() for p in objective.parameters())
@@ -144,7 +144,8 @@ def kept_bytes(
     alive = []
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
+        # Not the tensor itself: the graph holds this function, and would never be freed.
+        tensor, storage = tensor.detach(), tensor.untyped_storage()
         if storage.data_ptr() not in own:
             seen[storage.data_ptr()] = storage.nbytes()
             alive.append(tensor)  # or its address may be somebody else's next

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -460,11 +461,14 @@ def load_checkpoint(path: str | os.PathLike[str], *, device: torch.device | str 
         configuration it carries.
     """
     from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load
 
     try:
-        with safe_open(path, framework="pt", device=str(device)) as stored:
+        with safe_open(path, framework="pt") as stored:
             header = strict_json((stored.metadata() or {})["pbnn"])
-            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        # Not by `get_tensor`, which keeps some memory for every tensor for ever (safetensors 0.8).
+        tensors = load(Path(path).read_bytes())
+        state = {name: value.to(device) for name, value in tensors.items()}
     except (SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a readable pbnn checkpoint: {error}.") from error
     if not isinstance(header, dict):

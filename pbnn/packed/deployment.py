@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -15,6 +14,7 @@ from pbnn.layers import freeze_statistics, statistics_splits
 from pbnn.networks import BinaryNetwork, BLRNet, binarise
 from pbnn.packed.layers import BitLayer
 from pbnn.packed.network import PackedNetwork
+from pbnn.seeding import copied
 
 Predictor = Literal["draw", "mode", "vote"]
 
@@ -78,7 +78,7 @@ def deployed(
         found = [binarise(network)]
     else:
         # Drawn in float64, so that the law of a draw is the posterior up to 2⁻⁵³ a weight.
-        dtype, exact = network.layers()[0].layer.weight.mean.dtype, copy.deepcopy(network).double()
+        dtype, exact = network.layers()[0].layer.weight.mean.dtype, copied(network).double()
         count = members if predictor == "vote" else 1
         found = [binarise(exact, "sample", generator).to(dtype) for _ in range(count)]
     if network.config["batch_norm"]:
