@@ -10,7 +10,7 @@ folder of 5 ms and in an object store of 50 ms a request (`simulated.csv`); wher
 are compared. It should run on an idle machine and uses no cluster but its own.
 
     python studies/sweep_scaling.py            # reports/sweep_scaling, some minutes
-    python studies/sweep_scaling.py --redraw   # page and figure again, from the CSV files
+    python studies/sweep_scaling.py --redraw   # simulated, drawn again from measured.csv
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Config:
     out: Path | None = None
     """Output folder; by default reports/sweep_scaling."""
     redraw: bool = False
-    """Page and figure again from the CSV files."""
+    """Simulate and draw again from what was measured."""
 
     def __post_init__(self) -> None:
         for name in ("nothing", "turns", "simulated_turns"):
@@ -157,14 +157,19 @@ def store_seconds(work: Path, often: int = 200) -> float:
     return float(np.median(found))
 
 
-def simulate(times: np.ndarray, workers: int, turns: int, costs: Costs, seed: int) -> float:
-    """Seconds until all runs are stored: `workers` servers, a scheduler and a study in series.
+def simulate(
+    times: np.ndarray, workers: int, turns: int, costs: Costs, seed: int
+) -> tuple[float, float]:
+    """Seconds until all runs are stored, and the sum of their times.
+
+    There are `workers` servers, and a scheduler and a study behind them all.
 
     A result waits for the scheduler, then for the study, which hands out the next run; the
     scheduler gives a worker that is free the next run that it has.
     """
     source = np.random.default_rng(spawn_seed(seed, "scaling", workers))
     runs = deque(source.choice(times, workers * turns).tolist())
+    total = sum(runs)
     ready, free = deque(), workers
     handed, scheduler, study = min(EACH * workers, len(runs)), 0.0, 0.0
     events: list[tuple[float, int, str]] = []
@@ -191,7 +196,7 @@ def simulate(times: np.ndarray, workers: int, turns: int, costs: Costs, seed: in
             free -= 1
             count += 1
             heapq.heappush(events, (now + ready.popleft(), count, "computed"))
-    return study
+    return study, total
 
 
 def measured(config: Config, work: Path) -> Iterator[dict[str, Any]]:
@@ -225,11 +230,10 @@ def simulated(config: Config, costs: Costs) -> Iterator[dict[str, Any]]:
         for place, more in STORES.items():
             for workers in WORKERS:
                 paid = Costs(costs.scheduler, costs.study + more)
-                took = simulate(times, workers, config.simulated_turns, paid, config.seed)
-                ideal = config.simulated_turns * float(times.mean())
+                took, total = simulate(times, workers, config.simulated_turns, paid, config.seed)
                 row = {"times": name, "mean": float(times.mean()), "store": place}
-                row |= {"workers": workers, "seconds": took, "efficiency": ideal / took}
-                yield row | {"gain": workers * ideal / took}
+                row |= {"workers": workers, "seconds": took, "gain": total / took}
+                yield row | {"efficiency": total / took / workers}
 
 
 def study(config: Config) -> Path:
@@ -240,13 +244,14 @@ def study(config: Config) -> Path:
             found = pd.DataFrame(measured(config, Path(work)))
             written = store_seconds(Path(work))
         costs = costs_of(found)
-        rows = pd.DataFrame(simulated(config, costs))
-        write_tables(folder, measured=with_simulation(found, costs, config), simulated=rows)
+        write_tables(folder, measured=with_simulation(found, costs, config))
         more = {"costs": costs._asdict(), "store_seconds": written}
         write_json(
             folder / "study.json",
             describe(config, f"studies/{NAME}.py", ("out", "redraw"), **more),
         )
+    found = pd.read_csv(folder / "measured.csv")
+    write_tables(folder, simulated=pd.DataFrame(simulated(config, costs_of(found))))
     draw(folder)
     return folder
 
@@ -255,7 +260,7 @@ def with_simulation(found: pd.DataFrame, costs: Costs, config: Config) -> pd.Dat
     """What was measured, beside what the simulation says of the same workers and runs."""
     times = times_of("ads")
     told = [
-        simulate(times, row.threads, config.turns, costs, config.seed)
+        simulate(times, row.threads, config.turns, costs, config.seed)[0]
         if row.runs == "sleep"
         else np.nan
         for row in found.itertuples()
@@ -295,7 +300,8 @@ def page_of(about: dict[str, Any], found: pd.DataFrame, rows: pd.DataFrame) -> s
         tabulate(shown.to_numpy().tolist(), heads, "pipe", floatfmt=".3g", missingval=""),
         f"A run costs the study {1e3 * costs['study']:.2g} ms in all, of which "
         f"{1e3 * about['store_seconds']:.2g} ms write its record, and the scheduler "
-        f"{1e3 * costs['scheduler']:.2g} ms. So many workers keep these busy:",
+        f"{1e3 * costs['scheduler']:.2g} ms. So many workers keep these busy; before that, what a "
+        "sweep of uneven runs loses are workers that wait for its last and longest ones:",
         saturation_table(rows, costs),
         f"![Gain against workers]({NAME}.svg)",
     ]
