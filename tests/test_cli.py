@@ -143,7 +143,8 @@ def test_choices_and_seeds_share_delta(certified, folder, monkeypatch):
 def test_a_forged_risk_is_found_with_the_data(certified, folder, monkeypatch, capsys):
     packed = load_packed(certified("draw"))
     honest = Certificate.from_dict(packed.certificate)
-    better = closed(dataclasses.replace(honest, risk=honest.risk / 2))
+    fewer = round(honest.risk * honest.n) // 2
+    better = closed(dataclasses.replace(honest, risk=fewer / honest.n))
     forged = folder / "forged.pbnn"
     save_packed(forged, packed.certified(better.to_dict()))
     assert pbnn(monkeypatch, "verify", forged) == 0
