@@ -250,9 +250,10 @@ class Cluster:
 
 def compared(one: Path, other: Path) -> pd.DataFrame:
     """Every file that either folder has but for records and times, and whether both have it."""
-    names = {path.name for folder in (one, other) for path in folder.iterdir() if path.is_file()}
+    files = [path for folder in (one, other) for path in folder.iterdir() if path.is_file()]
+    names = {path.name for path in files if not path.name.startswith(".")}
     rows = []
-    for name in sorted(names - {TIMES, PAGE, ".ballast"}):
+    for name in sorted(names - {TIMES, PAGE}):
         there = all((folder / name).exists() for folder in (one, other))
         contents = [(folder / name).read_bytes() for folder in (one, other)] if there else []
         same = there and contents[0] == contents[1]
@@ -268,11 +269,11 @@ def compared(one: Path, other: Path) -> pd.DataFrame:
 
 
 def leftovers(folder: Path) -> int:
-    """Files among the records that belong to no finished run: halves, failures."""
-    return sum(
-        not (folder / "runs" / f"{p.stem}.json").exists() or len(p.stem) != 16
-        for p in (folder / "runs").iterdir()
-    )
+    """Files that belong to no finished run, such as failures, and halves left by a kill."""
+    runs = list((folder / "runs").iterdir())
+    records = {path.stem for path in runs if path.suffix == ".json" and len(path.stem) == 16}
+    halves = [path for path in folder.iterdir() if path.name.startswith(".")]
+    return len(halves) + sum(path.stem not in records for path in runs)
 
 
 def measured(config: Config, work: Path, folder: Path) -> dict[str, Any]:
@@ -353,8 +354,8 @@ def page_of(
         f"{training.median():.2f}) and its certificate (median {certificate.median():.2f} s). The "
         "cluster: a scheduler and three workers, "
         f"{apart if about['apart'] else 'processes of one network'}.",
-        f"Files that are byte for byte those of one undisturbed worker: {equal}. Files among the "
-        f"records of the disturbed sweep that belong to no finished run: {about['leftovers']}.",
+        f"Files that are byte for byte those of one undisturbed worker: {equal}. Files of the "
+        f"disturbed sweep that belong to no finished run, or were left half: {about['leftovers']}.",
         faults_table(faults),
         sweeps_table(sweeps),
         f"![Finished runs]({NAME}.svg)",
