@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,6 +12,8 @@ import sharded_training
 import spawned
 import torch
 from safetensors.torch import save_file
+
+REPORT = Path(__file__).parents[2] / "reports" / "sharded_training"
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +136,15 @@ def test_batches_of_more_points_than_there_are_are_refused(tmp_path):
     config = sharded_training.Config(dataset="digits", out=tmp_path)
     with pytest.raises(ValueError, match="Batches must be of 674 points"):
         sharded_training.study(config)
+
+
+def test_the_committed_report_keeps_what_the_documentation_says():
+    table = pd.read_csv(REPORT / "equality.csv").set_index(["case", "dtype"]).sort_index()
+    assert set(table["processes"]) == {2, 4}
+    for case in ("BLRNet, moving", "BLRNet, frozen"):
+        assert table["met"][case].all()
+        assert (table["parameters_off"][case] < 2e-4).all()
+    assert (table["loss_off"]["BinaryNet", "float64"] < 1e-11).all()
+    assert (table["parameters_off"]["BinaryNet", "float64"] < 1e-8).all()
+    assert pd.read_csv(REPORT / "certificates.csv")["equal"].all()
+    assert (pd.read_csv(REPORT / "speed.csv").groupby(["case", "processes"]).size() >= 20).all()
