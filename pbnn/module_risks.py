@@ -29,6 +29,10 @@ Predict = Callable[[Tensor], Tensor]
 
 CLOSE = 1e-2
 """How far scores of a point may differ from batch to batch by rounding, relative to the largest."""
+_CHANGED = (
+    "`loader` must give the same points in every pass, without augmentation and with nothing left "
+    "out, got others than the {} of the first."
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ def module_errors(
     ------
     ValueError
         If scores are not finite, or those of a point depend on the batch or on chance; if labels
-        are none, a point is in `seen`, or there is no point.
+        are none, a point is in `seen`, or there is no point; if a second pass, in which the model
+        is not asked, gives other points.
 
     Examples
     --------
@@ -101,7 +106,9 @@ def module_errors(
     template = still(model)
     device = _device(template)
     with _own_randomness(device), _bar(loader, 1, progress) as step:
-        return _gone_through(loader, template, template, device, frozenset(seen), step)
+        found = _gone_through(loader, template, template, device, frozenset(seen), step)
+        _check_again(loader, found)
+        return found
 
 
 @torch.no_grad()
@@ -131,7 +138,7 @@ def module_risks(
     draws : int
         Least number of networks, rounded up to whole passes. Fix it before looking.
     generator : torch.Generator
-        For the weights, on the device of `network`.
+        For the weights, on the device of `network`; not the global one.
     seen, progress
         As for `module_errors`.
 
@@ -145,7 +152,7 @@ def module_risks(
     Raises
     ------
     ValueError
-        As for `module_errors`; if the points or sizes of batches change from pass to pass.
+        As for `module_errors`; if the sizes of batches change from pass to pass.
     """
     if not is_whole(draws, 1):
         raise ValueError(f"`draws` must be a positive integer, got {draws}.")
@@ -153,6 +160,11 @@ def module_risks(
     if generator.device.type != device.type:
         raise ValueError(
             f"`generator` must be on the device of the module, {device}, got {generator.device}."
+        )
+    if any(generator is each for each in (torch.default_generator, *torch.cuda.default_generators)):
+        raise ValueError(
+            "`generator` must be one of its own, got the global one, which is put back after each "
+            "look at the points: what is drawn next would be the same networks again."
         )
     fresh = functools.partial(network.sample, generator=generator)
     known = frozenset(seen)
@@ -165,11 +177,10 @@ def module_risks(
         for _ in range(1, math.ceil(draws / len(first.sizes))):
             again = _gone_through(loader, fresh, None, device, frozenset(), step)
             if (again.sizes, again.points) != (first.sizes, first.points):
-                raise ValueError(
-                    "`loader` must give the same points in every pass, without augmentation and "
-                    f"with nothing left out, got others than the {first.n} of the first."
-                )
+                raise ValueError(_CHANGED.format(first.n))
             passes.append(again)
+        if len(passes) == 1:
+            _check_again(loader, first)
     return _risks(network, passes), first.points
 
 
@@ -306,6 +317,12 @@ def _check_function(predict: Predict, x: Tensor) -> None:
 def _global_states(device: torch.device) -> list[Tensor]:
     states = [torch.random.get_rng_state()]
     return states + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
+
+
+def _check_again(loader: Loader, found: Pass) -> None:
+    """Refuse points that are others the next time, where a single pass has asked networks."""
+    if _digest(sum(_numbers(*each)) for each in _batches(loader)) != found.points:
+        raise ValueError(_CHANGED.format(found.n))
 
 
 def _check_sizes(sizes: tuple[int, ...]) -> None:

@@ -286,6 +286,54 @@ def test_a_deviation_is_chosen_by_draws_that_are_not_used_again():
     assert made.certificate.losses == [list(pair) for pair in fresh.losses]
 
 
+@pytest.mark.parametrize("predictor", ["randomised network", "drawn network"])
+def test_the_global_generator_is_refused_which_would_draw_the_same_networks_again(predictor):
+    options = {"deviation": [0.1, 0.2], "generator": torch.default_generator}
+    with pytest.raises(ValueError, match="one of its own, got the global one"):
+        found(small(0), small(1), points(90), predictor=predictor, **options)
+
+
+def test_a_prior_that_was_trained_along_is_refused():
+    model = small(0)
+    prior, kept = model.state_dict(), copy.deepcopy(model.state_dict())
+    model[0].weight.data.add_(1.0)
+    with pytest.raises(ValueError, match=r"must be a copy.* got the very memory of '0.weight'"):
+        found(model, prior, points(90))
+    with pytest.raises(ValueError, match="must be a copy"):
+        found(model, copy.copy(model), points(90))
+    assert found(model, kept, points(90)).certificate.kl > 1000
+    assert found(model, model, points(90)).certificate.kl < 1e-9  # which says so itself
+    # Memory of what is not random may be shared.
+    assert found(model, {**prior, "3.bias": kept["3.bias"]}, points(90), layers=["3.bias"])
+
+
+def test_buffers_that_no_state_has_must_be_the_prior_s():
+    model, prior = small(0, Shifted), small(1, Shifted)
+    found(model, prior, points(90))
+    model[2].shift.fill_(0.5)
+    with pytest.raises(ValueError, match=r"not random, got others in '2.shift'"):
+        found(model, prior, points(90))
+
+
+def test_the_fixed_network_that_comes_back_is_the_one_that_was_certified():
+    model, loader = small(0, nn.Dropout).train(), points(90)
+    made = certify(model, None, loader, ORIGIN, predictor="fixed network")
+    assert not any(part.training for part in made.predictor.modules())
+    wrong = sum(int((made.predictor(x).argmax(1) != y).sum()) for x, y in loader)
+    assert made.certificate.risk == wrong / 90
+    assert model.training
+
+
+@pytest.mark.parametrize("split", ["prior", "feature"])
+def test_the_points_of_the_prior_certify_nothing(split):
+    origin = Provenance("trained", 0, {split: points_hash(points(90, 30))})
+    with pytest.raises(ValueError, match=f"other points than the {split} split"):
+        certify(small(0), None, points(90), origin, predictor="fixed network")
+    options = {"prior_deviation": 0.1, "draws": 5, "generator": generator(0, "draws")}
+    with pytest.raises(ValueError, match=f"other points than the {split} split"):
+        certify(small(0), small(1), points(90), origin, **options)
+
+
 def normalised(seed: int) -> nn.Sequential:
     model = small(seed, lambda: nn.BatchNorm1d(6))
     model[2].running_mean.fill_(0.1)
@@ -340,6 +388,19 @@ class Counting(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.seen += 1
         return x * self.seen
+
+
+class Shifted(nn.Module):
+    """Has a buffer that is not saved."""
+
+    shift: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.zeros(()), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.shift
 
 
 class Stubborn(nn.Module):
@@ -454,6 +515,17 @@ def test_points_must_stay_the_same_in_every_pass():
     dropped = torch.utils.data.DataLoader(data, 40, shuffle=True, drop_last=True)
     with torch.random.fork_rng(), pytest.raises(ValueError, match="the same points in every pass"):
         found(model, model, dropped)
+    # Also where no network asks a point again.
+    with torch.random.fork_rng():
+        again = torch.utils.data.RandomSampler(data, replacement=True)
+        drawn = torch.utils.data.DataLoader(data, 40, sampler=again)
+        for changing in (drawn, Augmented()):
+            with pytest.raises(ValueError, match="the same points in every pass"):
+                certify(model, None, changing, ORIGIN, predictor="fixed network")
+            with pytest.raises(ValueError, match="the same points in every pass"):
+                found(model, model, changing, predictor="drawn network")
+            with pytest.raises(ValueError, match="the same points in every pass"):
+                found(model, model, changing, draws=1)
     uneven = [loader[-1], *loader[:-1]]
     with pytest.raises(ValueError, match="batches of one size"):
         found(model, model, uneven)

@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV, ParameterGrid
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler, scale
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from pbnn import BLRNetClassifier, PBGNetClassifier
@@ -27,6 +27,7 @@ from pbnn.certificates import (
     Certificate,
     Provenance,
     certify_gibbs,
+    certify_known,
     certify_vote,
     log_ratio_upper,
     verify,
@@ -299,6 +300,42 @@ def test_parameters_outside_of_their_domain(
         _with(model, **parameters).fit(*points)
 
 
+@BOTH
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_preprocessing_by_statistics_of_the_batch_is_refused(
+    model: Any, share: float, points: Points
+) -> None:
+    step = FunctionTransformer(scale)  # which says that it needs no fit
+    with pytest.raises(ValueError, match="whatever points are beside it"):
+        _with(model, prior_share=share, preprocessing=step, epochs=1).fit(*points)
+    with pytest.raises(ValueError, match="whatever points are beside it"):
+        _with(model, preprocessing=FunctionTransformer(lambda x: x[:-1])).fit(*points)
+
+
+@BOTH
+def test_a_fit_that_fails_leaves_no_certificate_of_another_network(
+    model: Any, points: Points
+) -> None:
+    fitted = clone(model).fit(*points)
+    with pytest.raises(ValueError, match="`delta`"):
+        fitted.set_params(delta=2.0).fit(*points)
+    for name in ("certificates_", "certificate_", "bound_"):
+        assert not hasattr(fitted, name)
+
+
+def test_the_sentence_promises_no_more_than_one_minus_delta() -> None:
+    for delta, said in (
+        (0.05, "95%"),
+        (0.07, "93%"),
+        (0.05 / 3, "98.333333%"),
+        (1e-9, "99.999999%"),
+    ):
+        made = certify_known(
+            "", 2, 100, Budget(delta, 1, 1, "deployed"), Provenance("", 0, {}), fixed=True
+        )
+        assert told({"fixed network": made}).startswith(f"With probability at least {said} over")
+
+
 def test_other_errors_of_a_blrnet(points: Points) -> None:
     with pytest.raises(ValueError, match="`members`"):
         _with(BLR, members=0).fit(*points)
@@ -310,7 +347,7 @@ def test_a_drawn_vote_pays_the_log_ratio_of_each_member(points: Points) -> None:
     fitted = _with(BLR, epochs=5, learning_rate=0.1).fit(*points)
     ratios = [log_ratio_upper(fitted.network_, one) for one in fitted.members_]
     assert fitted.certificate_.predictor == "drawn vote"
-    assert fitted.certificate_.kl == sum(ratios) != 0
+    assert fitted.certificate_.kl == math.nextafter(math.fsum(ratios), math.inf) != 0
     prior = fitted.certificate_.provenance.splits["prior"]
     assert statistics_splits(fitted.members_[0]) == {prior}
 

@@ -23,7 +23,7 @@ from pbnn.certificates.statement import (
 )
 from pbnn.module_risks import Loader, module_errors, module_risks
 from pbnn.networks import RandomisedModule
-from pbnn.networks.randomised import Deviation, module_fingerprint, origins
+from pbnn.networks.randomised import Deviation, module_fingerprint, origins, still
 
 Predictor = Literal["randomised network", "drawn network", "fixed network"]
 
@@ -38,7 +38,7 @@ class Certified(NamedTuple):
         Error of the same predictor on the points of `test`; NaN without them. Of a randomised
         network an estimate from a fresh network for every batch.
     predictor : RandomisedModule or module
-        What is certified: draw from the first, use the second as it is.
+        What is certified: draw from the first, use the second as it is, a copy in evaluation mode.
     """
 
     certificate: Certificate
@@ -82,15 +82,17 @@ def certify(
     `layers`, `draws`, running statistics, and what of `model` is not random. From them may come:
     the random weights of `model`, and :math:`\sigma`. A prior that was chosen among c with them in
     sight is paid for by ``Budget(choices=c)``. Code sees what differs from the prior, a point that
-    was seen, and points that change from pass to pass; it cannot see when a prior was made, nor
-    augmentation that is the same in each pass, nor whether points are independent.
+    was seen, and points that change from pass to pass; it cannot see when a prior was made, numbers
+    that are neither parameters nor buffers, augmentation that is the same in each pass, a point
+    that comes twice in a pass, nor whether points are independent.
 
     Parameters
     ----------
     model : module
         Left as it is, in whatever mode. Its answers are as for `pbnn.module_risks.module_errors`.
     prior : module, mapping of str to Tensor, or None
-        :math:`w_0`: a module like `model`, or its `state_dict`. None for a fixed network.
+        :math:`w_0`: a module like `model`, or its `state_dict`, copied before `model` was trained.
+        None for a fixed network.
     loader : iterable of (x, y)
         Batches of the n certification points and nothing else, without augmentation: a `DataLoader`
         or a list. Each point once in a pass, in any order; n is counted. A network is drawn for
@@ -112,8 +114,8 @@ def certify(
     draws : int
         Least number of networks m, rounded up to whole passes.
     generator : torch.Generator
-        For the weights, on the device of `model`; not needed for a fixed network. Never draw again
-        because a certificate is bad.
+        For the weights, on the device of `model`, and not the global one; not needed for a fixed
+        network. Never draw again because a certificate is bad.
     budget : Budget, optional
         By default δ = .05 and no choices: of the family "classes", whose rest is for one drawn
         network, or "deployed" for a drawn or a fixed one.
@@ -132,7 +134,8 @@ def certify(
     ------
     ValueError
         If an argument is outside its domain; as `RandomisedModule`, `module_risks` and
-        `module_errors`; if running statistics are not of the prior's or the feature split.
+        `module_errors`; if running statistics are not of the prior's or the feature split; if that
+        split is `loader`.
 
     References
     ----------
@@ -170,7 +173,7 @@ def certify(
     check_splits(origins(model, frozen_on), provenance)
     look: dict[str, Any] = {"seen": seen, "progress": progress}
     if predictor == "fixed network":
-        return _of_one(model, loader, test, budget, provenance, look, fixed=True)
+        return _of_one(still(model), loader, test, budget, provenance, look, fixed=True)
     assert prior is not None
     assert generator is not None
     around: dict[str, Any] = {"layers": layers, "frozen_on": frozen_on}
@@ -291,5 +294,7 @@ def _candidates(given: Any) -> list[Any]:
 
 
 def _with_points(provenance: Provenance, points: str) -> Provenance:
+    if odd := [name for name in ("prior", "feature") if provenance.splits.get(name) == points]:
+        raise ValueError(f"`loader` must hold other points than the {odd[0]} split, got the same.")
     splits = {"certification": points} | provenance.splits
     return dataclasses.replace(provenance, splits=splits)

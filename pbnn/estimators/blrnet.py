@@ -243,7 +243,8 @@ class BLRNetClassifier(CertifiedClassifier):
         several = members if len(members) > 1 else members[0]
         price: dict[str, Any] = {"fixed": True}
         if not fixed:
-            price = {"log_ratio": sum(log_ratio_upper(network, one) for one in members)}
+            total = math.fsum(log_ratio_upper(network, one) for one in members)
+            price = {"log_ratio": math.nextafter(total, math.inf)}
         voted = certify_one(several, wrong, len(y), budget, provenance, **price)
         return {each.predictor: each for each in (voted, gibbs)}
 

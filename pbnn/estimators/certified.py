@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Callable, Mapping
+from decimal import ROUND_FLOOR, Decimal
 from typing import Any, Self
 
 import numpy as np
@@ -22,6 +23,8 @@ from pbnn.networks.checks import is_whole
 from pbnn.training import FitConfig
 
 FLOATS = (np.float64, np.float32)
+CLOSE = 1e-3
+"""How far an input may differ from the same alone by rounding, relative to the largest."""
 
 
 class CertifiedClassifier(ClassifierMixin, BaseEstimator):
@@ -61,6 +64,10 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         ValueError
             For points, labels or parameters that are outside of their domain.
         """
+        for name in ("certificates_", "certificate_", "bound_"):
+            self.__dict__.pop(
+                name, None
+            )  # of the network before, should this fit not come to its end
         points, given = validate_data(self, X, y, dtype=FLOATS)
         check_classification_targets(given)
         self.classes_, labels = np.unique(given, return_inverse=True)
@@ -72,7 +79,9 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         self.splits_ = split_of(task, seed, self.prior_share)
         self.preprocessor_ = self._preprocessor(points, given)
         hashes = self.splits_.hashes(task)
-        sample = Sample(self._inputs(points), torch.from_numpy(encoded), self.splits_, hashes, seed)
+        inputs = self._inputs(points)
+        self._check_inputs(points, inputs)
+        sample = Sample(inputs, torch.from_numpy(encoded), self.splits_, hashes, seed)
         self._learn(sample)
         self.certificates_ = self._certified(sample)
         self.certificate_ = next(iter(self.certificates_.values()))
@@ -130,6 +139,15 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         prepared = X if self.preprocessor_ is None else self.preprocessor_.transform(X)
         return torch.from_numpy(check_array(as_float32(prepared)))
 
+    def _check_inputs(self, X: NDArray[Any], inputs: Tensor) -> None:
+        """Refuse preprocessing that drops points, or looks at those beside a point."""
+        slack = CLOSE * inputs.abs().max()
+        if len(inputs) != len(X) or bool(((self._inputs(X[:1]) - inputs[:1]).abs() > slack).any()):
+            raise ValueError(
+                "`preprocessing` must make of a point the same whatever points are beside it, got "
+                f"{self.preprocessor_}, which does not."
+            )
+
     def _points(self, X: ArrayLike) -> Tensor:
         """New points, checked against those of `fit`."""
         check_is_fitted(self)
@@ -171,7 +189,7 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
 
 
 def told(certificates: Mapping[str, Certificate]) -> str:
-    """Certificates that hold at once in one sentence, their numbers rounded up.
+    """Certificates that hold at once in one sentence, their numbers rounded up, 1 − δ down.
 
     Parameters
     ----------
@@ -192,8 +210,9 @@ def told(certificates: Mapping[str, Certificate]) -> str:
     parts = [f"the {one.predictor} errs on at most {_percent(one.bound)}" for one in each[:1]]
     parts += [f"the {one.predictor} on at most {_percent(one.bound)}" for one in each[1:]]
     paid = f"; the choice among {budget.choices} is paid for" if budget.choices > 1 else ""
+    sure = (100 * (1 - Decimal(str(budget.delta)))).quantize(Decimal("1e-6"), ROUND_FLOOR)
     return (
-        f"With probability at least {100 * (1 - budget.delta):g}% over the draw of {each[0].n} "
+        f"With probability at least {sure.normalize():f}% over the draw of {each[0].n} "
         f"points, {', '.join(parts)} of new points{paid}."
     )
 

@@ -35,9 +35,10 @@ class RandomisedModule(nn.Module):
     model : module
         The mean of the posterior, on the device where everything is computed.
     prior : module or mapping of str to Tensor
-        The mean :math:`w_0` of the prior, a module like `model` or its `state_dict`. It, the
-        architecture, :math:`\sigma_0` and `layers` must not depend on the points that a certificate
-        is computed on.
+        The mean :math:`w_0` of the prior, a module like `model` or its `state_dict`: a copy, as
+        training moves the numbers of a `state_dict` along, or `model` itself. It, the architecture,
+        :math:`\sigma_0` and `layers` must not depend on the points that a certificate is computed
+        on. Buffers that are in no `state_dict` are compared if it is a module.
     deviation : float, Tensor or mapping of str to float or Tensor
         :math:`\sigma`, positive: one for all, or for each random parameter by name.
     prior_deviation : float, Tensor or mapping of str to float or Tensor
@@ -59,9 +60,9 @@ class RandomisedModule(nn.Module):
     Raises
     ------
     ValueError
-        If an argument is outside its domain; if `prior` is of another architecture, or differs from
-        `model` in what is not random; if running statistics have no `frozen_on`, or a normalisation
-        has none and takes those of the batch.
+        If an argument is outside its domain; if `prior` is of another architecture, shares memory
+        with the random weights of `model`, or differs from it in what is not random; if running
+        statistics have no `frozen_on`, or a normalisation has none and takes those of the batch.
 
     Examples
     --------
@@ -89,7 +90,10 @@ class RandomisedModule(nn.Module):
         self.statistics = origins(model, frozen_on)
         own = dict(model.named_parameters())
         self.names = random_names(model, layers)
-        _check_fixed(model, means, self.names)
+        _check_apart(model, prior, means, self.names)
+        # A module has buffers that its `state_dict` leaves out, too.
+        buffers = dict(prior.named_buffers()) if isinstance(prior, nn.Module) else {}
+        _check_fixed(model, buffers | means, self.names)
         own_deviations = _deviations("deviation", deviation, own, self.names)
         prior_deviations = _deviations("prior_deviation", prior_deviation, own, self.names)
         self.weights = nn.ModuleList()
@@ -263,6 +267,22 @@ def _fixed(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
     """What is not random, with buffers that no `state_dict` has."""
     left = {name: p.detach() for name, p in model.named_parameters() if name not in names}
     return left | dict(model.named_buffers())
+
+
+def _check_apart(
+    model: nn.Module,
+    prior: nn.Module | Mapping[str, Tensor],
+    means: Mapping[str, Tensor],
+    names: Sequence[str],
+) -> None:
+    """Refuse a prior that training `model` has moved along: of it there would be no divergence."""
+    own = dict(model.named_parameters())
+    shared = [n for n in names if own[n].numel() and own[n].data_ptr() == means[n].data_ptr()]
+    if shared and prior is not model:
+        raise ValueError(
+            "`prior` must be a copy, made before `model` was trained, got the very memory of "
+            f"{shared[0]!r}: `copy.deepcopy` of a module or of its `state_dict`."
+        )
 
 
 def _check_fixed(model: nn.Module, prior: Mapping[str, Tensor], names: Sequence[str]) -> None:
