@@ -111,12 +111,10 @@ class _BinaryLayer(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """Pre-activations.
 
-        In evaluation mode signs are multiplied first, which is exact, then scaled: a sum that is 0
-        is 0 then, and its sign +1.
+        Signs are multiplied first, which is exact, then scaled: a sum that is 0 is 0 then, and its
+        sign +1; sums that are equal stay so in whatever order they are added.
         """
         x = x if self.activation is None else self.activation(x)
-        if self.training:
-            return self.product(x)
         signs, scale = self.parts()
         made = self.product(x, signs)
         by_channel = (-1, *(1,) * (made.ndim - 2))

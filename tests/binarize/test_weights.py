@@ -6,10 +6,12 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from pbnn.balance import entropy, quantisation_error
 from pbnn.binarize import (
     WEIGHTS,
+    BinaryLinear,
     BiRealWeights,
     ClippedWeights,
     LibraWeights,
@@ -205,3 +207,24 @@ def test_wsd_as_released_flips_hardly_a_sign():
         weight
     )
     assert 0 < float(flipped.double().mean()) <= 1.4e-4
+
+
+@pytest.mark.parametrize("kind", [XNORWeights, BiRealWeights, LibraWeights])
+def test_sums_of_scaled_signs_do_not_depend_on_their_order_while_training(kind):
+    # Scaled first, each product is rounded, and sums that are equal part in the last bit: a
+    # maximum, and a training in several processes, would then go by the order of sums.
+    weight, x = normal(5, 301).float(), hard_sign(normal(40, 301, of="x").float())
+    order = torch.randperm(301, generator=generator(0, "order"))
+    latent = nn.utils.skip_init(nn.Linear, 301, 5, bias=False)
+    latent.weight.data.copy_(weight)
+    layer = BinaryLinear(latent, kind(weight.shape, clipped), None).train()
+    made = layer(x)
+    signs, scale = layer.parts()
+    sums = x[:, order].double() @ signs[:, order].T.double()
+    assert torch.equal(sums, sums.round())
+    assert torch.equal(made, sums.float() * scale.reshape(1, -1))
+    gradient, other = (
+        torch.autograd.grad((output * normal(40, 5, of="outer").float()).sum(), latent.weight)[0]
+        for output in (layer(x), layer.product(x))
+    )
+    torch.testing.assert_close(gradient, other)
