@@ -251,11 +251,10 @@ def page_of(about: dict[str, Any], folder: Path, seconds: pd.DataFrame) -> str:
         f"{int(equal['met'].sum())} of {len(equal)} keep to the 1e-6 that is asked for.\n",
         tabulate(told, [*head, "parameters off"], **shown),  # type: ignore[arg-type]
         "\nLosses of binary networks jump where rounding turns a sign or a maximum, which it does "
-        "in float32 after a few steps. In float64 sums of weights ±1 (BinaryNet) are whole numbers "
-        "in any order. Of weights ±α, as in the training of XNOR-Net, equal sums differ by "
-        "rounding, and which of them a maximum takes and passes the gradient to is a matter of "
-        "their order. Adam divides a gradient by its own size, also one that is nothing but "
-        "rounding, as before batch normalisation that moves: parameters are further apart there.\n",
+        "in float32 after a few steps: gradients are sums whose order matters, and a latent weight "
+        "next to 0 changes its sign by their last bit. Adam divides a gradient by its own size, "
+        "also one that is nothing but rounding, as before batch normalisation that moves: "
+        "parameters are further apart there.\n",
         "## The same certificate\n",
         f"Of the network of one process, in shards. They {same} in every figure.\n",
         tabulate(promised, "keys", tablefmt="pipe", showindex=False, floatfmt=".6g"),  # type: ignore[arg-type]
