@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from pbnn.packed.backends import available, chosen, run
 from pbnn.packed.bits import pack_bits, unpack_bits
 from pbnn.packed.geometry import Geometry, pooled
-from pbnn.packed.kernels import pool_words
 from pbnn.packed.layers import BitLayer, RealLayer, Scores, Thresholds
 from pbnn.packed.panels import (
     bits_of_panels,
@@ -22,6 +21,8 @@ from pbnn.packed.panels import (
 )
 
 pytest.importorskip("numba")
+from pbnn.packed.kernels import pool_words  # noqa: E402
+
 BACKENDS = ("numba", "int8", "float32")
 SEEDS = st.integers(0, 2**32 - 1)
 EXAMPLES = settings(max_examples=150, deadline=None, derandomize=True)
