@@ -21,7 +21,7 @@ from pbnn.packed.panels import (
 )
 
 pytest.importorskip("numba")
-from pbnn.packed.kernels import pool_words  # noqa: E402
+from pbnn.packed.kernels import pool_words
 
 BACKENDS = ("numba", "int8", "float32")
 SEEDS = st.integers(0, 2**32 - 1)
