@@ -1,4 +1,4 @@
-"""The soak: a few trainings, and leaks that are planted."""
+"""The soak: a few trainings, leaks that are planted, and the committed report."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import contextlib
 import mmap
 import os
 import threading
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import soak
 import torch
 
+REPORT = Path(__file__).parents[2] / "reports" / "soak"
 CONFIG = soak.Config(trainings=80, variants=5, every=10)
 
 
@@ -134,3 +136,13 @@ def test_who_interrupts_is_told_that_nothing_is_kept(monkeypatch, tmp_path):
     with pytest.raises(SystemExit, match="start it anew"):
         soak.study(soak.Config(out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_committed_soak_is_long_and_its_verdicts_are_those_of_its_table():
+    table = pd.read_csv(REPORT / "table.csv")
+    grown = pd.read_csv(REPORT / "growth.csv").set_index("quantity")
+    assert len(table) >= 2000
+    again = soak.growth(table, soak.Config().every).set_index("quantity")
+    assert list(again["verdict"]) == list(grown["verdict"])
+    assert set(grown["verdict"]) == {"steady"}
+    assert (table.groupby(["kind", "seed"])["certificate"].nunique() == 1).all()
