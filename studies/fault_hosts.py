@@ -11,7 +11,6 @@ import errno
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,13 +31,6 @@ def administrator() -> bool:
 def system(*words: str, check: bool = True) -> None:
     """Run a command of the system without its output."""
     subprocess.run(words, check=check, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def free_port() -> int:
-    """A port that nothing listens at."""
-    with socket.socket() as one:
-        one.bind(("", 0))
-        return int(one.getsockname()[1])
 
 
 class Host:

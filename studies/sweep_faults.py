@@ -25,8 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from common import write_tables
-from fault_hosts import Disk, Host, administrator, free_port, networks
+from fault_hosts import Disk, Host, administrator, networks
 from matplotlib.figure import Figure
+from spawned import free_ports
 from tabulate import tabulate
 from tqdm import tqdm
 
@@ -155,10 +156,10 @@ class Cluster:
         self.happened: list[dict[str, Any]] = []
         self.finished: list[tuple[float, int]] = []
         network, address = where["scheduler"]
-        port = free_port()
+        port = free_ports(1)[0]
         at = f"tcp://{address}:{port}"
         words = [sys.executable, "-m", "dask"]
-        listen = ["--host", address, "--port", str(port), "--no-dashboard"]
+        listen = ["--host", address, "--port", port, "--no-dashboard"]
         self.scheduler = Host([*words, "scheduler", *listen], work / "scheduler.log", {}, network)
         alone = ["--nthreads", "1", "--no-dashboard", "--memory-limit", "0"]
         alone += ["--local-directory", str(work / "dask")]

@@ -29,8 +29,9 @@ import numpy as np
 import pandas as pd
 import psutil
 from common import write_tables
-from fault_hosts import Host, free_port
+from fault_hosts import Host
 from matplotlib.figure import Figure
+from spawned import free_ports
 from tabulate import tabulate
 from tqdm import tqdm
 
@@ -121,7 +122,7 @@ def measure(threads: int, seconds: Sequence[float], work: Path) -> dict[str, flo
     """Wall time of cells on so many threads, and the processor time of scheduler and study."""
     from distributed import Client
 
-    at = f"tcp://127.0.0.1:{free_port()}"
+    at = f"tcp://127.0.0.1:{free_ports(1)[0]}"
     listen = ["--host", "127.0.0.1", "--port", at.rpartition(":")[2], "--no-dashboard"]
     scheduler = Host([sys.executable, "-m", "dask", "scheduler", *listen], work / "scheduler", {})
     words = ["worker", at, "--nthreads", str(threads), "--no-dashboard", "--memory-limit", "0"]

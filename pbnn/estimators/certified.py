@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from decimal import ROUND_FLOOR, Decimal
 from typing import Any, Self
@@ -27,7 +28,7 @@ CLOSE = 1e-3
 """How far an input may differ from the same alone by rounding, relative to the largest."""
 
 
-class CertifiedClassifier(ClassifierMixin, BaseEstimator):
+class CertifiedClassifier(ClassifierMixin, BaseEstimator, ABC):
     """Base of the classifiers: a subclass says what it learns and how it predicts.
 
     Its parameters are those of the subclasses: `prior_share`, `preprocessing`, `delta`, `choices`,
@@ -88,12 +89,13 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         self.bound_ = self.certificate_.bound
         return self
 
+    @abstractmethod
     def _learn(self, sample: Sample) -> None:
-        raise NotImplementedError
+        """Train what predicts."""
 
+    @abstractmethod
     def _certified(self, sample: Sample) -> dict[str, Certificate]:
         """Certificates by predictor, the first of what `predict` returns."""
-        raise NotImplementedError
 
     def _encoded(self, labels: NDArray[np.int64]) -> NDArray[Any]:
         """Labels of a task from numbers 0, 1, … of the classes."""

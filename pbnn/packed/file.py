@@ -251,8 +251,8 @@ def _thresholds(
     allowed = ("int32",) if record["kind"] == "bits" else ("float32", "float64")
     _require(dtype in allowed, "dtype", dtype)
     _, rows, columns = geometry.out
-    apart = all(a >= b for a, b in zip(geometry.pool_stride, geometry.pool, strict=True))
-    _require(not record["places"] or (apart and rows * columns > 1), "places", record["places"])
+    windows = geometry.apart and rows * columns > 1
+    _require(not record["places"] or windows, "places", record["places"])
     places = rows * columns if record["places"] else 1
     level = take("level", dtype, places, geometry.width)
     if level.dtype.kind == "f" and np.isnan(level).any():

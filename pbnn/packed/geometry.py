@@ -120,6 +120,11 @@ class Geometry:
         """Whether there are windows of more than one position."""
         return self.pool != (1, 1) or self.pool_stride != (1, 1)
 
+    @property
+    def apart(self) -> bool:
+        """Whether windows of the maximum have no position in common."""
+        return all(a >= b for a, b in zip(self.pool_stride, self.pool, strict=True))
+
     @functools.cached_property
     def segments(self) -> Pair:
         """What a filter sees in parts that lie one after another: how many, and pixels of each."""

@@ -152,7 +152,7 @@ def _layer(stage: Stage, at: tuple[int, int, int], reads: str, scale: float, las
         tail = scores_of(stage, scale, whole)
     else:
         out = geometry.out if stage.by_place else (stage.width, 1, 1)
-        if stage.by_place and not _apart(geometry):
+        if stage.by_place and not geometry.apart:
             raise ValueError(
                 f"`network` must not have windows that overlap after {stage.name!r}, where places "
                 "have thresholds of their own."
@@ -188,11 +188,6 @@ def _geometry(stage: Stage, at: tuple[int, int, int]) -> Geometry:
         )
     kernel = (int(stage.weight.shape[2]), int(stage.weight.shape[3]))
     return Geometry(at, stage.width, kernel, **moves, **pool)
-
-
-def _apart(geometry: Geometry) -> bool:
-    """Whether windows have no position in common."""
-    return all(a >= b for a, b in zip(geometry.pool_stride, geometry.pool, strict=True))
 
 
 def _ungrouped(weight: Tensor, groups: int) -> Tensor:
