@@ -16,7 +16,7 @@ PAGES = README.md docs/balance.md docs/bounds.md docs/certify_your_model.md docs
         docs/packed.md docs/representation.md docs/tutorial.md docs/which_bound.md
 
 .DEFAULT_GOAL = help
-.PHONY: help venv study test lint types unit doctest docs links format coverage mutants benchmark pages browser api clean
+.PHONY: help venv study test lint types unit slow doctest docs links format coverage mutants benchmark pages browser api clean
 
 help: ## list the targets
 	@echo 'Targets:'
@@ -60,6 +60,9 @@ types: $(STAMP) ## mypy
 
 unit: $(STAMP) ## the tests
 	$(RUN) -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+slow: $(STAMP) ## the tests that take minutes and are no part of `make test`
+	$(RUN) -m pytest -m slow $(PYTEST_ARGS)
 
 doctest: $(STAMP) ## the examples in the docstrings
 	$(RUN) -m pytest --doctest-modules --doctest-glob='*.md' pbnn $(PAGES)

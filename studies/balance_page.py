@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 from pbnn.files import read_json, write_atomic
 from pbnn.reporting import curves_from_csv, records_from_csv
-from pbnn.reporting.drawing import GREY, label_rows, legend, look_of, make_panels, save
+from pbnn.reporting.drawing import GREY, label_rows, legend, line_of, look_of, make_panels, save
 from pbnn.study import SCHEMA_VERSION
 
 SHOWN = 0.4
@@ -223,9 +223,9 @@ def layers_figure(frame: pd.DataFrame, curves: dict[str, pd.DataFrame]) -> Figur
             deepest = max(deepest, len(names))
             for place, name in enumerate(names):
                 mine = curve[curve["figure"] == name]
-                color = look_of([str(n) for n in range(9)], str(place % 9))["color"]
+                look = line_of([str(n) for n in range(9)], str(place % 9))
                 epochs = mine["x"] * of["epochs"].min()
-                axes.plot(epochs, mine["y"], style, color=color, linewidth=0.9)
+                axes.plot(epochs, mine["y"], **look, linestyle=style, linewidth=0.9)
         axes.set_title(f"{dataset}\n{BASES[network]}")
         axes.set_xlabel("epoch")
         axes.set_ylim(top=1.02)
@@ -260,7 +260,12 @@ def histogram_figure(frame: pd.DataFrame, curves: dict[str, pd.DataFrame]) -> Fi
         axes.set_xlabel("pre-activation")
         axes.set_xlim(-3, 3)
     label_rows(row, "density, first binary layer")
-    names = [f"threshold {threshold:g}" for threshold in (0.0, SHOWN)]
-    handle = Line2D([], [], color=GREY, linestyle="--", label="the threshold")
-    legend(figure, names, names, [handle], len(panels), lines=True)
+    handles = [
+        Line2D(
+            [], [], color=look_of(["0.0", str(SHOWN)], place)["color"], label=f"threshold {place}"
+        )
+        for place in ("0.0", str(SHOWN))
+    ]  # densities are too jagged for markers
+    handles.append(Line2D([], [], color=GREY, linestyle="--", label="the threshold"))
+    legend(figure, [], [], handles, len(panels))
     return figure

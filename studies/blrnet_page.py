@@ -13,7 +13,7 @@ from tabulate import tabulate
 from pbnn.files import read_json, write_atomic
 from pbnn.networks import COLOUR_IMAGES, SMALL_IMAGES
 from pbnn.reporting import curves_from_csv, records_from_csv
-from pbnn.reporting.drawing import GREY, label_rows, legend, look_of, make_panels, save
+from pbnn.reporting.drawing import GREY, label_rows, legend, line_of, look_of, make_panels, save
 from pbnn.study import SCHEMA_VERSION
 
 COLUMNS = {
@@ -231,8 +231,8 @@ def coverage_figure(curves: list[dict[str, Any]]) -> Figure:
         for record in (r for r in chosen if r["config"]["dataset"] == dataset):
             for score in SCORES:
                 points = [p for p in record["curve"] if p["figure"] == f"coverage {score}"]
-                color = look_of(SCORES, score)["color"]
-                axes.plot([p["x"] for p in points], [p["y"] for p in points], color=color, lw=0.9)
+                look = line_of(SCORES, score)
+                axes.plot([p["x"] for p in points], [p["y"] for p in points], **look, lw=0.9)
                 errs += [p["x"] for p in points if p["y"] > 0]
         axes.set_title(f"{dataset}, {chosen[0]['config']['method']}")
         axes.set_xlabel("coverage")

@@ -9,13 +9,22 @@ from certified_published import ONLY_CERTIFICATE, PUBLISHED
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
-from pbnn.reporting.drawing import GREY, fit, label_rows, legend, look_of, make_panels
+from pbnn.reporting.drawing import GREY, fit, label_rows, legend, line_of, look_of, make_panels
 
 SIZES = {"gibbs": 5.0, "vote": 3.0, "single": 7.0, "mode": 9.0}
 """Of the markers of each predictor."""
 SHARES = {0.0: "-", 0.05: "--", 0.5: ":"}
 """Prior splits whose learning curves are shown."""
+NOTE: dict[str, Any] = {
+    "textcoords": "offset points",
+    "fontsize": 5,
+    "color": GREY,
+    "zorder": 4,
+    "path_effects": [withStroke(linewidth=1.5, foreground="white")],
+}
+"""Names of published points, readable where they lie on others."""
 LINES = {"gibbs": "-", "vote": ":", "single": "--", "mode": "-."}
 
 
@@ -40,7 +49,8 @@ def risk_figure(table: pd.DataFrame) -> Figure:
             notes.append((name, wrong, bound))
         for name, _, bound in ONLY_CERTIFICATE.get(dataset, []):
             axes.axhline(bound, color=GREY, lw=0.6, ls=":")
-            axes.annotate(name, (0.02, bound), xycoords=("axes fraction", "data"), fontsize=5)
+            place = {"xycoords": ("axes fraction", "data"), "xytext": (0, 2)}
+            axes.annotate(name, (0.02, bound), **place, **NOTE)
         known = [(wrong, bound) for _, _, bound, wrong in PUBLISHED.get(dataset, [])]
         only = [bound for _, _, bound in ONLY_CERTIFICATE.get(dataset, [])]
         shown = mine[mine["certificate"] < 1]
@@ -51,12 +61,8 @@ def risk_figure(table: pd.DataFrame) -> Figure:
         for name, wrong, bound in notes:
             # Towards the middle, where there is room.
             left = wrong < (min(errors) * max(errors)) ** 0.5
-            place: dict[str, Any] = {
-                "xytext": (3 if left else -3, 3),
-                "ha": "left" if left else "right",
-            }
-            point = {"textcoords": "offset points", "fontsize": 5, "color": GREY}
-            axes.annotate(name, (wrong, bound), **place, **point)
+            place = {"xytext": (3 if left else -3, 3), "ha": "left" if left else "right"}
+            axes.annotate(name, (wrong, bound), **place, **NOTE)
         least, most = min(errors + bounds), max(errors + bounds)
         axes.plot([least, most], [least, most], color=GREY, lw=0.5, scalex=False, scaley=False)
         axes.set_title(dataset)
@@ -105,8 +111,8 @@ def curves_figure(runs: pd.DataFrame, curves: dict[str, list[dict[str, Any]]]) -
         shown = runs[runs["dataset"] == dataset]
         values: list[float] = []
         for row in shown.to_dict("records"):
-            color = look_of(order, row["network"])["color"]
-            values += _curve(axes, curves[row["key"]], color, row["prior_share"])
+            look = line_of(order, row["network"]) | {"linestyle": SHARES[row["prior_share"]]}
+            values += _curve(axes, curves[row["key"]], look)
         fit(axes, "y", values)
         axes.set_title(dataset)
         axes.set_xlabel("epoch")
@@ -123,12 +129,12 @@ def _below_one(values: pd.Series) -> list[float]:
     return [value for value in values if value < 1]
 
 
-def _curve(axes: Axes, curve: list[dict[str, Any]], color: str, share: float) -> list[float]:
+def _curve(axes: Axes, curve: list[dict[str, Any]], look: dict[str, Any]) -> list[float]:
     """Draw one curve, and hand back its values."""
     bounds = [point["objective"] for point in curve if "objective" in point]
     risks = [float(point.get("risk", point.get("y", 0.0))) for point in curve]
     epochs = range(1, len(curve) + 1)
     if bounds:
-        axes.plot(epochs, bounds, color=color, ls=SHARES[share], lw=0.9)
-    axes.plot(epochs, risks, color=color, ls=SHARES[share], lw=0.4)
+        axes.plot(epochs, bounds, **look, lw=0.9)
+    axes.plot(epochs, risks, **look, lw=0.4)
     return [*_below_one(pd.Series(bounds)), *risks]

@@ -390,6 +390,26 @@ def test_ticks_are_few_and_within(low, high):
     assert low <= min(ticks) < max(ticks) <= high
 
 
+@pytest.mark.parametrize(
+    ("ticks", "labels"),
+    [
+        ([0.0, 0.001, 0.01], ["0", "0.001", "0.01"]),
+        ([1e3, 1e4, 1e5, 1e6], ["$10^{3}$", "$10^{4}$", "$10^{5}$", "$10^{6}$"]),
+        ([0.0, 5e-5, 2e-4], ["0", r"$5 \times 10^{-5}$", r"$2 \times 10^{-4}$"]),
+    ],
+)
+def test_no_tick_is_labelled_in_the_notation_of_programs(ticks, labels):
+    assert drawing._tick_labels(ticks) == labels
+
+
+def test_long_lines_are_told_apart_by_markers_too():
+    order = [str(place) for place in range(8)]
+    looks = [drawing.line_of(order, method) for method in order]
+    assert len({look["marker"] for look in looks}) == len(order)
+    assert all(look["markevery"] is not None for look in looks)
+    assert looks[0]["markevery"] != looks[1]["markevery"]
+
+
 def test_labels_do_not_overlap_at_the_final_size(monkeypatch):
     records = [
         entry | {"config": entry["config"] | {"dataset": entry["config"]["dataset"] + suffix}}

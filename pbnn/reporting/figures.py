@@ -14,7 +14,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from pbnn.reporting.drawing import GREY, fit, label_rows, legend, look_of, make_panels, save
+from pbnn.reporting.drawing import (
+    GREY,
+    fit,
+    label_rows,
+    legend,
+    line_of,
+    look_of,
+    make_panels,
+    save,
+)
 
 
 def bound_vs_error(
@@ -197,11 +206,11 @@ def learning_curves(
             of_dataset = curves[curves["dataset"] == dataset]
             top[column].set_title(dataset)
             for method in _unique(of_dataset["method"]):
-                color = look_of(places, method)["color"]
+                look = line_of(places, method)
                 runs = of_dataset[of_dataset["method"] == method]
-                _draw_range(top[column], runs, "objective", color, "-")
-                _draw_range(top[column], runs, "risk", color, "--")
-                _draw_range(bottom[column], runs, "kl", color, "-")
+                _draw_range(top[column], runs, "objective", look, "-")
+                _draw_range(top[column], runs, "risk", look, "--")
+                _draw_range(bottom[column], runs, "kl", look, "-")
             fit(top[column], "y", risks)
             bottom[column].set_xlabel("epoch")
             bottom[column].xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -232,12 +241,15 @@ def _curves(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(columns[3:], float))
 
 
-def _draw_range(axes: Axes, runs: pd.DataFrame, name: str, color: str, style: str) -> None:
+def _draw_range(
+    axes: Axes, runs: pd.DataFrame, name: str, look: dict[str, Any], style: str
+) -> None:
     by_epoch = runs.dropna(subset=[name]).groupby("epoch")[name]
     shown = by_epoch.agg(["mean", "min", "max", "size"])
     shown = shown[shown["size"] == runs["run"].nunique()]
-    axes.plot(shown.index, shown["mean"], color=color, linestyle=style)
-    axes.fill_between(shown.index, shown["min"], shown["max"], color=color, alpha=0.15, linewidth=0)
+    axes.plot(shown.index, shown["mean"], **look, linestyle=style)
+    shade = {"color": look["color"], "alpha": 0.15, "linewidth": 0}
+    axes.fill_between(shown.index, shown["min"], shown["max"], **shade)
 
 
 def _unique(values: pd.Series[str]) -> list[str]:

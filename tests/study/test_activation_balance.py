@@ -26,9 +26,12 @@ from pbnn.seeding import generator
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Two data points of every arm on the bundled digits."""
+    """Two data points of every arm at the first learning rate, on the bundled digits."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(recipes_studied.SHARED, "batch", 64)
+        for network, arms in recipes_studied.NETWORKS_OF.items():
+            few = {arm: more for arm, more in arms.items() if not arm.endswith("_slow")}
+            patch.setitem(recipes_studied.NETWORKS_OF, network, few)
         folder = tmp_path_factory.mktemp("study")
         config = activation_balance.Config(
             preset="quick", datasets=("digits",), thresholds=(0.4,), bases=(1, 2),

@@ -36,6 +36,7 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(finished):
     table = pd.read_csv(finished / "equality.csv")
     assert len(table) == 4 * 2 * 2
@@ -73,6 +74,7 @@ def test_losses_are_read_in_float64(tmp_path):
     assert state["weight"].dtype == torch.float64
 
 
+@pytest.mark.slow
 def test_shards_make_one_certificate(finished):
     table = pd.read_csv(finished / "certificates.csv")
     assert list(table["processes"]) == [1, 2]
@@ -80,6 +82,7 @@ def test_shards_make_one_certificate(finished):
     assert (table["draws"] == 7).all()  # 674 points, 100 a network
 
 
+@pytest.mark.slow
 def test_every_step_is_timed_but_the_first(finished):
     table = pd.read_csv(finished / "speed.csv")
     assert len(table) == 4 * 2 * 2 * 2
@@ -87,6 +90,7 @@ def test_every_step_is_timed_but_the_first(finished):
     assert (table.groupby(["case", "processes"])["turn"].nunique() == 2).all()
 
 
+@pytest.mark.slow
 def test_page_and_figure_follow_from_the_csv_files(finished, monkeypatch):
     page = (finished / "sharded_training.md").read_text(encoding="utf-8")
     kept = int(pd.read_csv(finished / "equality.csv")["met"].sum())
@@ -100,6 +104,7 @@ def test_page_and_figure_follow_from_the_csv_files(finished, monkeypatch):
     assert (finished / "sharded_training.svg").exists()
 
 
+@pytest.mark.slow
 def test_a_difference_is_told(finished, tmp_path):
     for name in ("equality", "certificates"):
         table = pd.read_csv(finished / f"{name}.csv")

@@ -104,6 +104,7 @@ def test_a_disk_is_full_and_read_only_for_a_while(tmp_path):
             (disk.folder / "a").write_bytes(bytes(5_000))
 
 
+@pytest.mark.slow
 def test_a_small_sweep_survives_the_deaths_of_a_worker_and_of_its_client(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep_faults, "administrator", lambda: False)
     monkeypatch.delenv("PBNN_DATA", raising=False)
