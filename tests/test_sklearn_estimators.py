@@ -57,7 +57,8 @@ BOTH = pytest.mark.parametrize("model", [PBG, BLR], ids=["pbgnet", "blrnet"])
 
 
 def _with(model: Any, **parameters: Any) -> Any:
-    return clone(model).set_params(**parameters)
+    """A new one: `set_params` would count as a search."""
+    return type(model)(**model.get_params(deep=False) | parameters)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +177,7 @@ def test_labels_by_a_coin_are_certified_below_a_half_no_more_often_than_promised
     model: Any,
 ) -> None:
     trials, delta = 15, 0.2
-    model = clone(model).set_params(delta=delta, batch_size=30, prior_epochs=20)
+    model = _with(model, delta=delta, batch_size=30, prior_epochs=20)
     draws = np.random.RandomState(1)
     failures = 0
     for trial in range(trials):
@@ -267,10 +268,19 @@ def test_a_search_in_a_pipeline_certifies_its_refitted_best(points: Points) -> N
         _ = clone(best).certificate_
 
 
+def test_a_search_that_is_not_paid_for_is_warned_of(points: Points) -> None:
+    x, y = points
+    fitted = GridSearchCV(_with(PBG, choices=2), {"hidden": [(2,), (3,)]}, cv=2).fit(x, y)
+    assert fitted.best_estimator_.bound_ <= 1
+    with pytest.warns(UserWarning, match="`hidden` came by `set_params`.*say by `choices`"):
+        GridSearchCV(_with(PBG), {"hidden": [(2,), (3,)]}, cv=2).fit(x, y)
+    clone(_with(PBG)).set_params(random_state=1, verbose=0).fit(x, y)  # no warning, as no search
+
+
 def test_a_transformer_is_fitted_on_the_prior_split_alone(points: Points) -> None:
     x, y = points
     step = make_pipeline(StandardScaler(), PCA(2))
-    model = _with(PBG, preprocessing=step).set_params(preprocessing__pca__n_components=3)
+    model = _with(PBG, preprocessing=step, choices=2).set_params(preprocessing__pca__n_components=3)
     fitted = clone(model).fit(x, y)
     scaler = fitted.preprocessor_[0]
     assert np.allclose(scaler.mean_, x[fitted.splits_.prior].mean(0))
@@ -318,7 +328,7 @@ def test_a_fit_that_fails_leaves_no_certificate_of_another_network(
 ) -> None:
     fitted = clone(model).fit(*points)
     with pytest.raises(ValueError, match="`delta`"):
-        fitted.set_params(delta=2.0).fit(*points)
+        fitted.set_params(delta=2.0, choices=2).fit(*points)
     for name in ("certificates_", "certificate_", "bound_"):
         assert not hasattr(fitted, name)
 
@@ -355,7 +365,7 @@ def test_a_drawn_vote_pays_the_log_ratio_of_each_member(points: Points) -> None:
 def test_images_of_ten_classes() -> None:
     x, y = load_digits(return_X_y=True)
     model = _with(BLR, architecture="8C3-MP2-32FC", image_shape=(1, 8, 8), learning_rate=0.03)
-    fitted = model.set_params(group=50).fit(x, y)
+    fitted = _with(model, group=50).fit(x, y)
     assert fitted.preprocessor_ is None
     assert fitted.predict_proba(x[:7]).shape == (7, 10)
     assert 1 - fitted.score(x, y) < fitted.bound_ < 0.4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from decimal import ROUND_FLOOR, Decimal
@@ -45,6 +46,16 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator, ABC):
     learning_rate: float
     random_state: Any
     verbose: int
+    _changed: frozenset[str] = frozenset()
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, as every search does: `fit` then warns where no choice is paid for.
+
+        Not of `choices`, `verbose` and `random_state`, which scikit-learn's ensembles set, too.
+        """
+        self._changed |= params.keys() - {"choices", "random_state", "verbose"}
+        super().set_params(**params)
+        return self
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Learn a network and its certificates.
@@ -74,6 +85,7 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator, ABC):
         self.classes_, labels = np.unique(given, return_inverse=True)
         self._check_classes(given)
         self._check_counts()
+        self._warn_of_a_search()
         seed = seed_of(self.random_state)
         name, encoded = type(self).__name__, self._encoded(labels)
         task = Task.of(name, as_float32(points), encoded, "given to fit")
@@ -117,6 +129,17 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator, ABC):
                 raise ValueError(f"`{name}` must be an integer of at least {least}, got {value}.")
         if self.prior_share == 0 and self.epochs == 0:
             raise ValueError("`epochs` must be positive where `prior_share` is 0, got 0.")
+
+    def _warn_of_a_search(self) -> None:
+        """Of parameters that came by `set_params`: an estimator cannot see who chooses them."""
+        if self._changed and self.choices == 1:
+            names = ", ".join(f"`{name}`" for name in sorted(self._changed))
+            warnings.warn(
+                f"{names} came by `set_params`, as in a search. The certificate holds for one "
+                "configuration that was fixed before its points were seen: if the best of several "
+                "is kept, by whatever score, say by `choices` among how many.",
+                stacklevel=3,
+            )
 
     @property
     def _fixed(self) -> bool:
