@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sized
 from contextlib import contextmanager
@@ -45,11 +46,14 @@ class Pass:
         Of each batch.
     points : str
         SHA-256 of the points and their labels, in whatever order.
+    repeated : int
+        Points that came before in this pass, with the same label; of a first pass alone.
     """
 
     sizes: tuple[int, ...]
     errors: tuple[int, ...]
     points: str
+    repeated: int = 0
 
     @property
     def n(self) -> int:
@@ -108,7 +112,8 @@ def module_errors(
     with _own_randomness(device), _bar(loader, 1, progress) as step:
         found = _gone_through(loader, template, template, device, frozenset(seen), step)
         _check_again(loader, found)
-        return found
+    _warn_of_repeats(found)
+    return found
 
 
 @torch.no_grad()
@@ -181,6 +186,7 @@ def module_risks(
             passes.append(again)
         if len(passes) == 1:
             _check_again(loader, first)
+    _warn_of_repeats(first)
     return _risks(network, passes), first.points
 
 
@@ -219,21 +225,37 @@ def _gone_through(
     seen: frozenset[str],
     step: Callable[[], object],
 ) -> Pass:
-    """One pass; on its first batch `mode` is asked to be a function of a point."""
+    """One pass; on its first batch `mode`, if any, is asked to be a function of a point."""
     sizes: list[int] = []
     errors: list[int] = []
+    distinct: set[int] = set()
     total = 0
     for x, y in _batches(loader):
         if seen and not seen.isdisjoint(row_hashes(_array(x))):
             check_unseen(seen, _array(x))
-        total += sum(_numbers(x, y))
+        numbers = list(_numbers(x, y))
+        total += sum(numbers)
+        if mode is not None:
+            distinct.update(numbers)
         x, y = x.to(device), y.to(device)
         if mode is not None and not sizes:
             _check_function(mode, x)
         sizes.append(len(y))
         errors.append(int(wrong_points(predict(x), y).sum()))
         step()
-    return Pass(tuple(sizes), tuple(errors), _digest([total]))
+    repeated = sum(sizes) - len(distinct) if mode is not None else 0
+    return Pass(tuple(sizes), tuple(errors), _digest([total]), repeated)
+
+
+def _warn_of_repeats(found: Pass) -> None:
+    """Of a sampler with replacement, or one that fills up its last batch: n would be too large."""
+    if found.repeated:
+        warnings.warn(
+            f"{found.repeated} of the {found.n} points of `loader` came before in the same pass, "
+            "with the same label. If the data have such twins by chance, the certificate holds; if "
+            "the loader draws with replacement, or fills up batches, its n is too large.",
+            stacklevel=3,
+        )
 
 
 def _batches(loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:

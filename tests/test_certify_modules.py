@@ -531,6 +531,16 @@ def test_points_must_stay_the_same_in_every_pass():
         found(model, model, uneven)
 
 
+@pytest.mark.parametrize("predictor", ["randomised network", "drawn network"])
+def test_points_that_are_counted_twice_are_warned_of(predictor):
+    loader = points(60)
+    x, y = loader[0]
+    found(small(0), small(1), loader, predictor=predictor)
+    with pytest.warns(UserWarning, match="5 of the 65 points of `loader` came before"):
+        found(small(0), small(1), [*loader, (x[:5], y[:5])], predictor=predictor)
+    found(small(0), small(1), [*loader, (x[:5], (y[:5] + 1) % 3)], predictor=predictor)
+
+
 def test_a_point_that_the_prior_has_seen_is_refused():
     loader = points(90)
     seen = example_hashes(torch.cat([loader[2][0][7:8], torch.ones(1, 4)]).numpy())
@@ -557,6 +567,7 @@ def test_two_classes_by_the_sign_of_one_score(shape, low):
     assert made.certificate.risk == int(((x[:, 0] >= 0) != (y > 0)).sum()) / 50
 
 
+@pytest.mark.filterwarnings("ignore:.*came before in the same pass")  # few distinct points
 def test_the_promise_on_a_problem_of_known_truth():
     """One unit on four inputs of known law; labels are flipped with a known probability."""
     trials, n, delta = 120, 12, 0.4

@@ -82,9 +82,9 @@ def certify(
     `layers`, `draws`, running statistics, and what of `model` is not random. From them may come:
     the random weights of `model`, and :math:`\sigma`. A prior that was chosen among c with them in
     sight is paid for by ``Budget(choices=c)``. Code sees what differs from the prior, a point that
-    was seen, and points that change from pass to pass; it cannot see when a prior was made, numbers
-    that are neither parameters nor buffers, augmentation that is the same in each pass, a point
-    that comes twice in a pass, nor whether points are independent.
+    was seen, points that change from pass to pass, and, with a warning, that come twice in one; it
+    cannot see when a prior was made, numbers that are neither parameters nor buffers, augmentation
+    that is the same in each pass, nor whether points are independent.
 
     Parameters
     ----------
