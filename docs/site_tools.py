@@ -192,14 +192,26 @@ def turned(text: str, source: Path, place: Path) -> str:
     return "".join(parts)
 
 
+def introduced(text: str, report: Path) -> str:
+    """A page of a report with a heading, and with a link to the report as one page below it."""
+    if not text.startswith("# "):
+        text = f"# {report.name.replace('_', ' ').capitalize()}\n\n{text}"
+    if not (report / "index.html").exists():
+        return text
+    heading, rest = text.split("\n", 1)
+    link = "[The whole report as one page](index.html), with each run and what its numbers mean."
+    return f"{heading}\n\n{link}\n{rest}"
+
+
 def mirror(_: Sphinx) -> None:
     """Write the copies, where they differ, so that only what has changed is built again."""
     copies = mirrored()
     for source, place in copies.items():
         place.parent.mkdir(parents=True, exist_ok=True)
-        text = turned(source.read_text(encoding="utf-8"), source, place)
-        if source.parent.parent.name == "reports" and not text.startswith("# "):
-            text = f"# {source.parent.name.replace('_', ' ').capitalize()}\n\n{text}"
+        text = source.read_text(encoding="utf-8")
+        if source.parent.parent.name == "reports":
+            text = introduced(text, source.parent)
+        text = turned(text, source, place)
         if not place.exists() or place.read_text(encoding="utf-8") != text:
             place.write_text(text, encoding="utf-8")
     for old in set(MIRROR.rglob("*.md")) - set(copies.values()):

@@ -7,6 +7,8 @@ import pytest
 
 from pbnn.bounds import exact, kl_inverse
 
+pytest.importorskip("flint", reason="the extra `exact` is not installed")
+
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_certified_value_is_inside_and_all_are_near(seed):

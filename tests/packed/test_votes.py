@@ -80,6 +80,8 @@ def test_anytime_says_what_all_members_say_where_it_is_certain():
 
 @pytest.mark.parametrize("backend", ["numba", "int8", "float32"])
 def test_votes_do_not_depend_on_the_back_end(backend):
+    if backend == "numba":
+        pytest.importorskip("numba", reason="the extra `fast` is not installed")
     network = BLRNet((1, 8, 8), "6C3-MP2-SM5", generator=generator(0, "start"))
     draws = generator(0, "members")
     packed = pack([binarise(network, "sample", draws) for _ in range(4)])
