@@ -13,11 +13,19 @@ import sklearn
 import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
+from sklearn.impute import SimpleImputer
 from sklearn.model_selection import GridSearchCV, ParameterGrid
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler, scale
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    Normalizer,
+    OneHotEncoder,
+    StandardScaler,
+    scale,
+)
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from pbnn import BLRNetClassifier, PBGNetClassifier
@@ -127,6 +135,75 @@ def test_certificates_verify_and_count_the_certification_split(
     rows = model.splits_.certification
     if model.certificate_.theorem in ("clopper_pearson", "rivasplata"):
         assert model.certificate_.risk == np.mean(model.predict(x[rows]) != y[rows])
+
+
+@pytest.fixture(scope="module")
+def patients() -> tuple[pd.DataFrame, NDArray[Any]]:
+    """Text, missing numbers, and labels that follow from both."""
+    draws = np.random.RandomState(0)
+    table = pd.DataFrame({"age": draws.randn(200), "smokes": draws.choice(["never", "often"], 200)})
+    labels = np.where(table["age"] + (table["smokes"] == "often") > 0.5, "ill", "healthy")
+    return table.mask(draws.rand(200, 2) < [0.1, 0.0]), labels
+
+
+TABLES = ColumnTransformer(
+    [
+        ("numbers", make_pipeline(SimpleImputer(), StandardScaler()), ["age"]),
+        ("text", OneHotEncoder(handle_unknown="ignore"), ["smokes"]),
+    ]
+)
+
+
+@BOTH
+def test_a_transformer_takes_text_and_missing_values_by_the_prior_split_alone(
+    model: Any, patients: tuple[pd.DataFrame, NDArray[Any]]
+) -> None:
+    table, labels = patients
+    fitted = _with(model, preprocessing=TABLES, prior_epochs=30).fit(table, labels)
+    imputer = fitted.preprocessor_.named_transformers_["numbers"][0]
+    rows = fitted.splits_.prior
+    assert imputer.statistics_[0] == pytest.approx(table["age"].iloc[rows].mean())
+    assert list(fitted.feature_names_in_) == ["age", "smokes"]
+    assert set(fitted.predict(table.iloc[:50])) == {"ill", "healthy"}
+    with pytest.raises(ValueError, match="same order"):
+        fitted.predict(table[["smokes", "age"]])
+    # Points of the certification split shape nothing, and hashes are those of the content.
+    other = table.copy()
+    other.iloc[fitted.splits_.certification[0]] = [99.0, "often"]
+    again = clone(fitted).fit(other, labels)
+    assert again.preprocessor_.named_transformers_["numbers"][0].statistics_ == imputer.statistics_
+    same = clone(fitted).fit(table.copy(), labels)
+    hashes = [one.certificate_.provenance.splits for one in (fitted, same, again)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+@pytest.mark.parametrize("columns", [["age"], ["smokes"]])
+def test_tables_without_a_transformer_are_refused_with_the_way_that_keeps_a_certificate(
+    columns: list[str], patients: tuple[pd.DataFrame, NDArray[Any]]
+) -> None:
+    table, labels = patients
+    with pytest.raises(ValueError, match=r"voids the certificate\. Given as `preprocessing`"):
+        clone(PBG).fit(table[columns], labels)
+
+
+def test_a_path_is_no_table() -> None:
+    with pytest.raises(ValueError, match=r"`X` must be a table, got the path 'patients\.csv'"):
+        clone(PBG).fit("patients.csv", ["ill", "healthy"])
+
+
+def test_several_classes_are_led_to_the_other_classifier(points: Points) -> None:
+    with pytest.raises(ValueError, match=r"`BLRNetClassifier` takes any number.* 'c', 'd', 'e'"):
+        clone(PBG).fit(points[0], np.array(list("cde") * 40))
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"), [([None] * 200, "y"), (["ill"] * 199, "inconsistent numbers of samples")]
+)
+def test_labels_are_checked_where_a_transformer_treats_the_points(
+    labels: list[Any], told: str, patients: tuple[pd.DataFrame, NDArray[Any]]
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        _with(PBG, preprocessing=TABLES).fit(patients[0], np.array(labels, dtype=object))
 
 
 @BOTH

@@ -171,7 +171,7 @@ class BLRNetClassifier(CertifiedClassifier):
     def _usual_preprocessing(self, learned: bool) -> str | None:
         return None if self.image_shape is not None else super()._usual_preprocessing(learned)
 
-    def _inputs(self, X: NDArray[Any]) -> Tensor:
+    def _inputs(self, X: Any) -> Tensor:
         """Images, or vectors with a constant, by which a unit has a threshold."""
         x = super()._inputs(X)
         if self.image_shape is None:

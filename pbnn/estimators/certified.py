@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -15,18 +16,41 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 from torch import Tensor
 
 from pbnn.certificates import Budget, Certificate, Provenance
 from pbnn.data import Task
-from pbnn.estimators.sample import Sample, as_float32, preprocessor_of, seed_of, split_of
+from pbnn.estimators.sample import (
+    Sample,
+    as_float32,
+    content_of,
+    preprocessor_of,
+    rows_of,
+    seed_of,
+    split_of,
+    table_of,
+)
 from pbnn.networks.checks import is_whole
 from pbnn.training import FitConfig
 
 FLOATS = (np.float64, np.float32)
 CLOSE = 1e-3
 """How far an input may differ from the same alone by rounding, relative to the largest."""
+
+
+_UNTREATED = (
+    "A step before this classifier, as an imputer or an encoder in a pipeline, would be fitted on "
+    "the certification points, too, which voids the certificate. Given as `preprocessing`, it is "
+    "fitted on the prior split alone: preprocessing=make_pipeline(SimpleImputer(), "
+    "StandardScaler()), or a ColumnTransformer for columns of text."
+)
 
 
 class CertifiedClassifier(ClassifierMixin, BaseEstimator, ABC):
@@ -63,7 +87,8 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator, ABC):
         Parameters
         ----------
         X : array-like, shape (n_samples, n_features)
-            Finite; independent draws, as a certificate supposes.
+            Finite numbers; or, where `preprocessing` is a transformer, whatever that takes, as a
+            data frame with text and missing values. Independent draws, as a certificate supposes.
         y : array-like, shape (n_samples,)
             Labels of any type, of at least two classes.
 
@@ -80,7 +105,7 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator, ABC):
             self.__dict__.pop(
                 name, None
             )  # of the network before, should this fit not come to its end
-        points, given = validate_data(self, X, y, dtype=FLOATS)
+        points, given = self._table(X, y)
         check_classification_targets(given)
         self.classes_, labels = np.unique(given, return_inverse=True)
         self._check_classes(given)
@@ -88,7 +113,7 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator, ABC):
         self._warn_of_a_search()
         seed = seed_of(self.random_state)
         name, encoded = type(self).__name__, self._encoded(labels)
-        task = Task.of(name, as_float32(points), encoded, "given to fit")
+        task = Task.of(name, content_of(points), encoded, "given to fit")
         self.splits_ = split_of(task, seed, self.prior_share)
         self.preprocessor_ = self._preprocessor(points, given)
         hashes = self.splits_.hashes(task)
@@ -118,9 +143,11 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator, ABC):
         if len(self.classes_) < 2:
             raise ValueError("`y` must hold labels of at least two classes, got one class.")
         if len(self.classes_) > 2 and not self.__sklearn_tags__().classifier_tags.multi_class:
+            some = ", ".join(repr(one) for one in self.classes_[:5].tolist())
             raise ValueError(
                 "Only binary classification is supported. The type of the target is "
-                f"{type_of_target(y)}."
+                f"{type_of_target(y)}. `BLRNetClassifier` takes any number of classes; got "
+                f"{len(self.classes_)}, of them {some}."
             )
 
     def _check_counts(self) -> None:
@@ -129,6 +156,31 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator, ABC):
                 raise ValueError(f"`{name}` must be an integer of at least {least}, got {value}.")
         if self.prior_share == 0 and self.epochs == 0:
             raise ValueError("`epochs` must be positive where `prior_share` is 0, got 0.")
+
+    def _table(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
+        """Points and labels, checked: numbers, if no transformer says what they may be."""
+        if isinstance(X, str | os.PathLike):
+            read = "`pandas.read_csv` or `pbnn.data.from_csv` reads one"
+            raise ValueError(f"`X` must be a table, got the path {os.fspath(X)!r}: {read}.")
+        if not self._treats_tables:
+            try:
+                checked: tuple[Any, NDArray[Any]] = validate_data(self, X, y, dtype=FLOATS)
+            except ValueError as error:
+                words = str(error).split("\n")[0].rstrip(".")
+                if "X contains NaN" not in words and "could not convert string" not in words:
+                    raise
+                raise ValueError(f"{words}. {_UNTREATED}") from None
+            return checked
+        points = table_of(X)
+        validate_data(self, points, skip_check_array=True)
+        labels = column_or_1d(check_array(y, ensure_2d=False, dtype=None, input_name="y"))
+        check_consistent_length(points, labels)
+        return points, labels
+
+    @property
+    def _treats_tables(self) -> bool:
+        """Whether a transformer is given, which sees the points as they are."""
+        return self.preprocessing is not None and not isinstance(self.preprocessing, str)
 
     def _warn_of_a_search(self) -> None:
         """Of parameters that came by `set_params`: an estimator cannot see who chooses them."""
@@ -146,7 +198,7 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator, ABC):
         """Whether the posterior is the prior, whatever the certification points are."""
         return self.epochs == 0
 
-    def _preprocessor(self, X: NDArray[Any], y: NDArray[Any]) -> Any:
+    def _preprocessor(self, X: Any, y: NDArray[Any]) -> Any:
         """What prepares the inputs, fitted on the prior split alone."""
         rows = self.splits_.prior
         learned = len(rows) > 0
@@ -154,20 +206,23 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator, ABC):
         if isinstance(given, str) and given == "auto":
             given = self._usual_preprocessing(learned)
         step = preprocessor_of(given, learned=learned)
-        return step.fit(X[rows], y[rows]) if step is not None and learned else step
+        return step.fit(rows_of(X, rows), y[rows]) if step is not None and learned else step
 
     def _usual_preprocessing(self, learned: bool) -> str | None:
         return "standard" if learned else "norm"
 
-    def _inputs(self, X: NDArray[Any]) -> Tensor:
+    def _inputs(self, X: Any) -> Tensor:
         """Points as the network reads them: each depends on itself and the prior split alone."""
         prepared = X if self.preprocessor_ is None else self.preprocessor_.transform(X)
         return torch.from_numpy(check_array(as_float32(prepared)))
 
-    def _check_inputs(self, X: NDArray[Any], inputs: Tensor) -> None:
+    def _check_inputs(self, X: Any, inputs: Tensor) -> None:
         """Refuse preprocessing that drops points, or looks at those beside a point."""
-        slack = CLOSE * inputs.abs().max()
-        if len(inputs) != len(X) or bool(((self._inputs(X[:1]) - inputs[:1]).abs() > slack).any()):
+        same = len(inputs) == len(X)
+        if same:  # only then is there something for each point, and for one alone
+            alone = self._inputs(rows_of(X, slice(1)))
+            same = bool(((alone - inputs[:1]).abs() <= CLOSE * inputs.abs().max()).all())
+        if not same:
             raise ValueError(
                 "`preprocessing` must make of a point the same whatever points are beside it, got "
                 f"{self.preprocessor_}, which does not."
@@ -176,7 +231,11 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator, ABC):
     def _points(self, X: ArrayLike) -> Tensor:
         """New points, checked against those of `fit`."""
         check_is_fitted(self)
-        return self._inputs(validate_data(self, X, reset=False, dtype=FLOATS))
+        if not self._treats_tables:
+            return self._inputs(validate_data(self, X, reset=False, dtype=FLOATS))
+        points = table_of(X)
+        validate_data(self, points, reset=False, skip_check_array=True)
+        return self._inputs(points)
 
     def _config(self, epochs: int) -> FitConfig:
         return FitConfig(epochs, self.batch_size, self.learning_rate)

@@ -7,10 +7,11 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.preprocessing import Normalizer, StandardScaler
-from sklearn.utils import check_random_state, get_tags
+from sklearn.utils import check_array, check_random_state, get_tags
 from torch import Tensor
 
 from pbnn.data import Splits, Task, split
@@ -118,7 +119,45 @@ def preprocessor_of(given: Any, *, learned: bool) -> Any:
     return step
 
 
+def table_of(x: Any) -> Any:
+    """A table as it is, numbers or not, missing or not, for a transformer that treats it.
+
+    Raises
+    ------
+    ValueError
+        If it has no rows and columns.
+    """
+    return x if hasattr(x, "iloc") else check_array(x, dtype=None, ensure_all_finite=False)
+
+
+def rows_of(x: Any, rows: Any) -> Any:
+    """Rows of an array or a data frame, which keeps its columns."""
+    return x.iloc[rows] if hasattr(x, "iloc") else x[rows]
+
+
+def content_of(x: Any) -> NDArray[np.float32]:
+    """Numbers that stand for the points in the hash of a split: theirs, or four of their content.
+
+    The latter, if some are text, missing or infinite.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"size": [1.5, None, 1.5], "kind": ["a", "b", "a"]})
+    >>> first, second, third = content_of(frame).tolist()
+    >>> first == third, first == second
+    (True, False)
+    """
+    frame = pd.DataFrame(x)
+    if all(pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes):
+        numbers = as_float32(frame)
+        if np.isfinite(numbers).all():
+            return numbers
+    hashes = pd.util.hash_pandas_object(frame.astype(object), index=False).to_numpy("<u8")
+    return hashes.view("<u2").reshape(len(frame), 4).astype(np.float32)
+
+
 def as_float32(values: Any) -> NDArray[np.float32]:
     """A copy in float32, infinite where that has no such numbers, for the checks that follow."""
+    values = values.toarray() if hasattr(values, "toarray") else values
     with np.errstate(over="ignore"):
         return np.array(values, dtype=np.float32, order="C")
