@@ -20,6 +20,7 @@ _UNKNOWN = "?"
 
 # Beyond this a column is a key or free text: one-hot, it would fill the memory and say nothing.
 _MOST_LEVELS = 1000
+_SHOWN = 10
 
 
 def from_csv(
@@ -32,6 +33,7 @@ def from_csv(
     categories: Mapping[str, Sequence[str]] | None = None,
     drop: Collection[str] = (),
     missing: Literal["refuse", "category"] = "refuse",
+    fill: Mapping[str, float] | None = None,
     delimiter: str = ",",
 ) -> Task:
     """A classification task from a delimited text file with a column of labels.
@@ -39,7 +41,8 @@ def from_csv(
     Columns of numbers come first, raw, in the order of the file; then each categorical column,
     in the same order, as one column of 0 and 1 per level. A column is numeric if one of its
     values is a finite decimal number (then all must be) and it is not in `categories`. Constant
-    columns stay. No statistic enters a value. But which columns are numeric, and the levels that
+    columns stay, and a column of `fill` is two: the numbers, then 1 where one was missing and 0
+    elsewhere. No statistic enters a value. But which columns are numeric, and the levels that
     `categories` does not list, are read off all rows, certification and test examples included.
 
     Parameters
@@ -62,8 +65,12 @@ def from_csv(
         Columns to leave out.
     missing : {"refuse", "category"}
         What to do with a missing value in a categorical column: an error, or the level ``?``. In
-        a column of numbers it is always an error. Missing are the empty field, ``?``, ``NA``,
-        ``N/A``, ``NaN`` and ``null``, in any case, unless `categories` has them as a level.
+        a column of numbers it is an error, unless `fill` has the column. Missing are the empty
+        field, ``?``, ``NA``, ``N/A``, ``NaN`` and ``null``, in any case, unless `categories` has
+        them as a level.
+    fill : mapping of str to float, optional
+        Columns of numbers, each with the number that stands where one is missing. It must be fixed
+        beforehand: with a mean of the whole table every point depends on the others.
     delimiter : str
         The character between fields.
 
@@ -84,28 +91,67 @@ def from_csv(
     >>> task = from_csv(file, "kind")
     >>> task.x.tolist(), task.y.tolist()
     ([[1.5, 0.0, 1.0], [0.5, 1.0, 0.0]], [-1.0, 1.0])
+
+    A weight that may be missing becomes two columns:
+
+    >>> _ = file.write_text("weight,kind\\n1.5,apple\\n,plum\\n")
+    >>> from_csv(file, "kind", fill={"weight": 1.0}).x.tolist()
+    [[1.5, 0.0], [1.0, 1.0]]
     """
     if missing not in ("refuse", "category"):
         raise ValueError(f"`missing` must be 'refuse' or 'category', got {missing!r}.")
-    path, categories = Path(path), categories or {}
+    path, categories, fill = Path(path), categories or {}, fill or {}
+    _check_types(categories, drop, fill)
     columns = _read(path, header, delimiter)
-    for argument, names in (("label", [label]), ("categories", categories), ("drop", drop)):
+    given = {"label": [label], "categories": categories, "drop": drop, "fill": fill}
+    for argument, names in given.items():
         _check_names(argument, names, columns, path)
     labels = columns.pop(label)
-    if label in drop or label in categories:
-        raise ValueError(f"`drop` and `categories` must not hold the label, got {label!r}.")
+    if label in drop or label in categories or label in fill:
+        raise ValueError(f"`drop`, `categories` and `fill` must not hold the label, got {label!r}.")
     numeric: list[Column] = []
     categorical: list[Column] = []
     for column in (column for key, column in columns.items() if key not in drop):
-        is_numeric = column.name not in categories and any(map(is_number, column.cells))
+        is_numeric = column.name in fill or any(map(is_number, column.cells))
+        is_numeric = is_numeric and column.name not in categories
         (numeric if is_numeric else categorical).append(column)
     if not numeric + categorical:
         raise ValueError(f"{path} must have a column besides {label!r} and those dropped.")
-    blocks = [_numbers(column) for column in numeric]
+    blocks = [_numbers(column, fill.get(column.name)) for column in numeric]
     blocks += [_one_hot(column, categories.get(column.name), missing) for column in categorical]
     y, classes = _labels(labels, positive)
-    source = f"{path.name}: {_list('numeric', numeric)}; {_list('one-hot', categorical)}; {classes}"
+    kinds = [_list("numeric", numeric), _list("one-hot", categorical), classes]
+    kinds += [f"missing {name} is {value}" for name, value in fill.items()]
+    source = f"{path.name}: {'; '.join(kinds)}"
     return Task.of(name or path.stem, np.concatenate(blocks, axis=1), y, source)
+
+
+def _check_types(
+    categories: Mapping[str, Sequence[str]], drop: Collection[str], fill: Mapping[str, float]
+) -> None:
+    if isinstance(drop, str):
+        raise ValueError(f"`drop` must be a list of column names, got the string {drop!r}.")
+    for argument, mapping, value in (
+        ("categories", categories, "levels"),
+        ("fill", fill, "number"),
+    ):
+        if not isinstance(mapping, Mapping):
+            got = type(mapping).__name__
+            raise ValueError(f"`{argument}` must map a column to its {value}, got a {got}.")
+    for name, levels in categories.items():
+        if isinstance(levels, str):
+            raise ValueError(
+                f"`categories` must map a column to a list of its levels, "
+                f"got the string {levels!r} for {name!r}."
+            )
+    for name, number in fill.items():
+        if not is_number(str(number)) or abs(float(number)) > float(np.finfo(np.float32).max):
+            raise ValueError(
+                "`fill` must hold numbers within the range of float32, "
+                f"got {number!r} for {name!r}."
+            )
+    if both := [name for name in fill if name in categories or name in drop]:
+        raise ValueError(f"`fill` must be of columns of numbers that stay, got {both[0]!r}.")
 
 
 def _read(path: Path, header: Sequence[str] | None, delimiter: str) -> dict[str, Column]:
@@ -133,9 +179,12 @@ def _check_names(
     argument: str, names: Iterable[str], columns: Mapping[str, Column], path: Path
 ) -> None:
     if unknown := [name for name in names if name not in columns]:
+        line = next(iter(columns))
+        other = [mark for mark in ";\t|" if mark in line] if len(columns) == 1 else []
+        hint = f" Is `delimiter={other[0]!r}` meant?" if other else ""
         raise ValueError(
             f"`{argument}` must be among the columns {', '.join(columns)} of {path}, "
-            f"got {unknown[0]!r}."
+            f"got {unknown[0]!r}.{hint}"
         )
 
 
@@ -143,15 +192,26 @@ def _is_missing(cell: str) -> bool:
     return cell.casefold() in _MISSING
 
 
-def _numbers(column: Column) -> NDArray[np.float32]:
-    _refuse_missing(column)
-    return numbers(column)
+def _numbers(column: Column, fill: float | None) -> NDArray[np.float32]:
+    """Numbers (N, 1); with `fill`, in a second column, where it stands."""
+    if fill is None:
+        _refuse_missing(
+            column,
+            ": drop those rows, or give a number fixed beforehand, no mean of the whole table, by "
+            f"`fill={{{column.name!r}: ...}}`, which adds a column of 0 and 1 that says so",
+        )
+        return numbers(column)
+    lacking = [_is_missing(cell) for cell in column.cells]
+    cells = [str(fill) if lacks else c for lacks, c in zip(lacking, column.cells, strict=True)]
+    filled = numbers(replace(column, cells=cells))
+    return np.concatenate([filled, np.float32(lacking)[:, None]], axis=1)
 
 
-def _refuse_missing(column: Column) -> None:
-    for row, cell in enumerate(column.cells):
-        if _is_missing(cell):
-            raise column.fault(row, "must not be missing")
+def _refuse_missing(column: Column, advice: str, known: Collection[str] = ()) -> None:
+    rows = [at for at, cell in enumerate(column.cells) if _is_missing(cell) and cell not in known]
+    if rows:
+        lacking = f" ({len(rows)} of {len(column.cells)} rows lack it)"
+        raise column.fault(rows[0], "must not be missing", lacking + advice)
 
 
 def _one_hot(column: Column, levels: Sequence[str] | None, missing: str) -> NDArray[np.float32]:
@@ -161,11 +221,14 @@ def _one_hot(column: Column, levels: Sequence[str] | None, missing: str) -> NDAr
             f"`categories` must hold distinct levels, at least one, "
             f"got {list(levels)} for {column.name!r}."
         )
-    if missing == "category":
+    listed = levels is not None
+    if missing == "category" and (not listed or _UNKNOWN in known):
         cells = [_UNKNOWN if _is_missing(c) and c not in known else c for c in column.cells]
         column = replace(column, cells=cells)
-    elif levels is None:
-        _refuse_missing(column)
+    else:
+        among = f", {_UNKNOWN!r} being among its `categories`," if listed else ""
+        advice = f": drop those rows, or `missing='category'`{among} makes a level of them"
+        _refuse_missing(column, advice, known)
     if levels is None:
         levels = sorted(set(column.cells))
         if len(levels) > _MOST_LEVELS:
@@ -178,7 +241,7 @@ def _one_hot(column: Column, levels: Sequence[str] | None, missing: str) -> NDAr
 
 def _labels(column: Column, positive: str | int | None) -> tuple[NDArray[Any], str]:
     """Labels as numbers, and for people what they stand for."""
-    _refuse_missing(column)
+    _refuse_missing(column, ": drop those rows")
     classes = sorted(set(column.cells))
     if all(map(is_number, classes)):
         classes.sort(key=float)
@@ -189,9 +252,10 @@ def _labels(column: Column, positive: str | int | None) -> tuple[NDArray[Any], s
     if len(classes) < 2:
         raise ValueError(f"{where}: must hold at least two classes, got only {classes[0]!r}.")
     if positive is not None and (len(classes) > 2 or str(positive) not in classes):
+        more = ", ..." if len(classes) > _SHOWN else ""
         raise ValueError(
-            f"`positive` must be one of two classes of {where}, which holds "
-            f"{', '.join(classes)}, got {positive!r}."
+            f"`positive` must be one of two classes, and {where}, holds {len(classes)}: "
+            f"{', '.join(classes[:_SHOWN])}{more}, got {positive!r}."
         )
     position = {name: index for index, name in enumerate(classes)}
     y = np.array([position[cell] for cell in column.cells], dtype=np.int64)

@@ -24,11 +24,11 @@ class Column:
     lines: Sequence[int]
     cells: Sequence[str]
 
-    def fault(self, row: int, problem: str) -> ValueError:
+    def fault(self, row: int, problem: str, advice: str = "") -> ValueError:
         """An error that names file, line, column and what stands there."""
         return ValueError(
             f"{self.where}, line {self.lines[row]}, column {self.name!r}: "
-            f"{problem}, got {self.cells[row]!r}."
+            f"{problem}, got {self.cells[row]!r}{advice}."
         )
 
 

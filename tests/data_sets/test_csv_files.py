@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -121,6 +123,54 @@ def test_a_level_may_look_like_a_missing_value(task):
     assert made.x[:, 3:].tolist() == [[1, 0], [0, 1], [1, 0]]
 
 
+def test_a_missing_number_is_filled_in_and_said_in_a_column_of_its_own(task):
+    made = task(PEOPLE.replace("52.5", "?"), fill={"age": 30})
+    assert made.x[:, :2].tolist() == [[39, 0], [30, 1], [-10, 0]]
+    assert np.array_equal(made.x[:, 2:], task().x[:, 1:])
+    assert "missing age is 30" in made.source
+    # As many columns whatever is missing: of none the second is 0, of all the first is constant.
+    assert task(fill={"age": 30}).x[:, 1].tolist() == [0, 0, 0]
+    assert task("age,y\n,1\nNA,0\n", "y", fill={"age": 30}).x.tolist() == [[30, 1], [30, 1]]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "ways"),
+    [
+        (
+            PEOPLE.replace("52.5", "").replace("-1e1", "NA"),
+            {},
+            [
+                "line 3, column 'age': must not be missing, got '' (2 of 3 rows lack it): drop",
+                "fixed beforehand, no mean of the whole table",
+                "`fill={'age': ...}`, which adds a column of 0 and 1",
+            ],
+        ),
+        (
+            PEOPLE.replace("Bonn", ""),
+            {},
+            ["(1 of 3 rows lack it)", "or `missing='category'` makes"],
+        ),
+        (
+            PEOPLE.replace("Bonn", ""),
+            {"categories": {"town": ["Ulm"]}, "missing": "category"},
+            ["must not be missing, got ''", "`missing='category'`, '?' being among its"],
+        ),
+        (PEOPLE.replace("yes", ""), {}, ["column 'kind': must not be missing", "drop those rows."]),
+        ("a;y\n1;0\n", {"label": "y"}, ["got 'y'. Is `delimiter=';'` meant?"]),
+        ("a\ty\n1\t0\n", {"label": "y"}, [r"Is `delimiter='\t'` meant?"]),
+        (
+            PEOPLE + "m,1,Ulm,maybe\n",
+            {"positive": "yes"},
+            ["`positive` must be one of two classes", "holds 3: maybe, no, yes, got 'yes'"],
+        ),
+    ],
+)
+def test_a_fault_says_the_way_out(task, text, options, ways):
+    with pytest.raises(ValueError, match=re.escape(ways[0])) as told:
+        task(text, **options)
+    assert [way for way in ways if way not in str(told.value)] == []
+
+
 @pytest.mark.parametrize("missing", ["refuse", "category"])
 @pytest.mark.parametrize(("old", "column"), [("52.5", "age"), ("no\nf,-", "kind")])
 def test_a_missing_number_or_label_is_always_refused(task, missing, old, column):
@@ -141,6 +191,16 @@ def test_a_missing_number_or_label_is_always_refused(task, missing, old, column)
         (PEOPLE, {"categories": {"city": ["Ulm"]}}, "`categories` .*sex, age.* got 'city'"),
         (PEOPLE, {"categories": {"kind": ["no", "yes"]}}, "must not hold the label"),
         (PEOPLE, {"drop": ["city"]}, "`drop` must be among the columns sex.* got 'city'"),
+        (PEOPLE, {"drop": "town"}, "`drop` must be a list of column names, got the string 'town'"),
+        (PEOPLE, {"categories": ["town"]}, "`categories` must map a column to its levels.*a list"),
+        (PEOPLE, {"categories": {"town": "Ulm"}}, "list of its levels, got the string 'Ulm'"),
+        (PEOPLE, {"fill": 3.0}, "`fill` must map a column to its number, got a float"),
+        (PEOPLE, {"fill": {"age": float("nan")}}, "`fill` must hold numbers .* got nan for 'age'"),
+        (PEOPLE, {"fill": {"age": 1e50}}, r"within the range of float32, got 1e\+50 for 'age'"),
+        (PEOPLE, {"fill": {"city": 1}}, "`fill` must be among the columns sex.* got 'city'"),
+        (PEOPLE, {"fill": {"kind": 1}}, "`fill` must not hold the label, got 'kind'"),
+        (PEOPLE, {"fill": {"age": 1}, "drop": ["age"]}, "`fill` must be of columns .* got 'age'"),
+        (PEOPLE, {"fill": {"town": 1}}, "column 'town': must be a number .*'Ulm'"),
         (PEOPLE, {"drop": ["kind"]}, "must not hold the label, got 'kind'"),
         (PEOPLE, {"drop": ["sex", "age", "town"]}, "must have a column besides 'kind'"),
         (PEOPLE, {"label": "class"}, "`label` must be among the columns .* got 'class'"),
