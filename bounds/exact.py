@@ -107,7 +107,10 @@ def _rounded(
 ) -> float:
     near = bound(*args, **kwargs)  # refuses bad input
     if not isinstance(near, int | float):
-        raise TypeError(f"`args` must be numbers, got what makes a {type(near).__name__}.")
+        raise TypeError(
+            f"`args` must be numbers, one of each at a time, got what makes a "
+            f"{type(near).__name__}: call it once for each element of an array."
+        )
     given = [*args, *kwargs.values()]
     if any(_is_number(x) and abs(x) == math.inf for x in given):
         if near in (0, 1, math.inf):

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -341,17 +342,73 @@ def test_a_newer_certificate_is_refused(tmp_path):
         Certificate.load(path)
 
 
-@pytest.mark.parametrize("budget", [{"seeds": 0}, {"choices": 0}, {"delta": 1.5}])
-def test_a_budget_that_is_none_is_refused(budget):
-    with pytest.raises(ValueError, match="must"):
-        certify_gibbs(make(), EXACT, dataclasses.replace(Budget(), **budget), PROVENANCE)
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ({"seeds": 0}, "`seeds` must be a positive integer, got 0"),
+        ({"choices": -1}, "`choices` must be a positive integer, got -1"),
+        ({"choices": 1.0}, "`choices` must be an integer, got 1.0"),
+        ({"seeds": True}, "`seeds` must be an integer, got True"),
+        ({"delta": 95}, r"`delta` must lie in \(0, 1\), got 95"),
+        ({"delta": 0.0}, r"`delta` must lie in \(0, 1\), got 0.0"),
+        ({"delta": math.nan}, r"`delta` must lie in \(0, 1\), got nan"),
+        ({"delta": "0.05"}, "`delta` must be a number, got '0.05'"),
+    ],
+)
+def test_a_budget_that_is_none_is_refused(budget, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        Budget(**budget)
+    record = certify_gibbs(make(), EXACT, Budget(), PROVENANCE).to_dict()
+    record["budget"] |= budget
+    with pytest.raises(ValueError, match=f"^here: {message}.$"):
+        Certificate.from_dict(record, "here")
+
+
+def test_what_is_verified_is_a_certificate():
+    with pytest.raises(
+        TypeError, match=r"a Certificate, got str: `Certificate\.load\(path\)` reads"
+    ):
+        verify("clf.json")
+    with pytest.raises(TypeError, match=r"`certificate` must be a Certificate, got dict\.$"):
+        verify({})
+
+
+@pytest.mark.parametrize(
+    ("delta", "choices", "change", "sure", "most", "paid"),
+    [
+        (0.05, 1, {}, "95", None, ""),
+        (1e-9, 1, {}, "99.999999", None, ""),
+        (0.05, 7, {"bound": 0.0701}, "95", "7.1", "; the choice among 7 is paid for"),
+        (0.05, 1, {"bound": 0.07}, "95", "7.1", ""),  # the float64 lies above 0.07
+        (0.05, 1, {"bound": 1.0}, "95", "100", ""),
+    ],
+)
+def test_a_certificate_is_printed_as_a_sentence(delta, choices, change, sure, most, paid):
+    made = certify_gibbs(make(), EXACT, Budget(delta, 1, choices), PROVENANCE)
+    made = dataclasses.replace(made, **change)
+    text = str(made)
+    found = re.fullmatch(
+        rf"With probability at least {sure}% over the draw of {made.n} points, the randomised "
+        rf"network errs on at most (.+)% of new points{paid}\.",
+        text,
+    )
+    assert found, text
+    assert most in (None, found[1])
+    assert 0 <= float(found[1]) - 100 * made.bound <= 0.1
+    assert repr(made).startswith("Certificate(predictor=")
+
+
+def test_a_sentence_is_that_of_the_estimators():
+    from pbnn.estimators.certified import told
+
+    made = certify_gibbs(make(), EXACT, Budget(0.05, 1, 7), PROVENANCE)
+    assert str(made) == told({made.predictor: made})
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("budget", {"delta": 0.05, "seeds": True, "choices": 1000}),
-        ("budget", {"delta": 0.05, "seeds": 1.0, "choices": 1000}),
+        ("budget", {"delta": 0.05, "family": ["signs"]}),
         ("provenance", {"prior": 1, "seed": 0, "splits": {}}),
         ("provenance", {"prior": "", "seed": "0", "splits": {}}),
         ("provenance", {"prior": "", "seed": 0, "splits": ["ab"]}),

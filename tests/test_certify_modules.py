@@ -456,8 +456,6 @@ def other_shape() -> nn.Sequential:
         ({"draws": 0}, "`draws` must be a positive integer"),
         ({"predictor": "vote"}, "`predictor` must be one of"),
         ({"predictor": "fixed network"}, "must be None for a fixed network"),
-        ({"budget": Budget(1.3, 1, 1, "classes")}, r"`delta` must lie in \(0, 1\)"),
-        ({"budget": Budget(0.0, 1, 1, "classes")}, r"`delta` must lie in \(0, 1\)"),
         ({"budget": Budget(0.05, 1, 1, "deployed")}, "`budget` must be of a family of"),
         (
             {"budget": Budget(0.05, 1, 1, "signs"), "predictor": "drawn network"},

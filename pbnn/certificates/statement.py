@@ -7,8 +7,9 @@ import math
 import os
 import platform
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from importlib import metadata
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
@@ -125,6 +126,11 @@ class Budget:
         a random network at the end of a chain of priors; "deployed": the one network or vote that
         is deployed, drawn, coded or fixed, and nothing beside it. Each event is for one
         certificate: two drawn networks need two budgets.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `delta` is no number in (0, 1), or `seeds` or `choices` no positive integer.
     """
 
     delta: float = 0.05
@@ -132,11 +138,19 @@ class Budget:
     choices: int = 1000
     family: Literal["signs", "classes", "coded", "fixed", "recursive", "deployed"] = "signs"
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.delta, Real):
+            raise TypeError(f"`delta` must be a number, got {self.delta!r}.")
+        if not 0 < self.delta < 1:
+            raise ValueError(f"`delta` must lie in (0, 1), got {self.delta!r}.")
+        for name, count in (("seeds", self.seeds), ("choices", self.choices)):
+            if not isinstance(count, Integral) or isinstance(count, bool):
+                raise TypeError(f"`{name}` must be an integer, got {count!r}.")
+            if count < 1:
+                raise ValueError(f"`{name}` must be a positive integer, got {count!r}.")
+
     def each(self) -> float:
         """Probability of failure left for one network: δ/(seeds · choices), rounded down."""
-        for name, count in (("seeds", self.seeds), ("choices", self.choices)):
-            if not isinstance(count, Integral):
-                raise TypeError(f"`{name}` must be an integer, got {count!r}.")
         return delta_each(self.delta, self.seeds * self.choices)
 
     def events(self, *, exact: bool) -> dict[str, float]:
@@ -236,6 +250,27 @@ class Certificate:
     network: str = ""
     steps: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
+    def __str__(self) -> str:
+        """The statement in one sentence, its bound rounded up and 1 − δ rounded down.
+
+        Examples
+        --------
+        >>> given = {"risk": 0.02, "kl": 0.0, "n": 100, "events": {"deployed": 0.05}}
+        >>> given |= {"budget": Budget(0.05, choices=1, family="deployed")}
+        >>> print(stated("clopper_pearson", provenance=Provenance("by hand", 0, {}), **given))
+        With probability at least 95% over the draw of 100 points, the fixed network errs on at most
+        6.2% of new points.
+        """
+        budget = self.budget
+        sure = 100 * (1 - Decimal(str(float(budget.delta))))
+        bound = 100 * Decimal(self.bound)
+        paid = f"; the choice among {budget.choices} is paid for" if budget.choices > 1 else ""
+        return (
+            f"With probability at least {_rounded(sure, '1e-6', ROUND_FLOOR)}% over the draw of "
+            f"{self.n} points, the {self.predictor} errs on at most "
+            f"{_rounded(bound, '0.1', ROUND_CEILING)}% of new points{paid}."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return dataclasses.asdict(self)
@@ -268,8 +303,8 @@ class Certificate:
         try:
             budget = Budget(**record["budget"])
             provenance = Provenance(**record["provenance"])
-        except TypeError as error:
-            raise ValueError(f"{where}: {error}.") from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where}: {str(error).rstrip('.')}.") from error
         _check_parts(record, budget, provenance, where)
         return cls(**{**record, "budget": budget, "provenance": provenance})
 
@@ -290,9 +325,6 @@ def _check_parts(
 ) -> None:
     """Refuse what is of another type inside of a field."""
     parts: list[tuple[str, object, type]] = [
-        ("budget", budget.delta, float),
-        ("budget", budget.seeds, int),
-        ("budget", budget.choices, int),
         ("budget", budget.family, str),
         ("provenance", provenance.prior, str),
         ("provenance", provenance.seed, int),
@@ -309,6 +341,10 @@ def _check_parts(
             raise ValueError(f"{where}: `{name}` must hold a {kind.__name__}, got {value!r}.")
 
 
+def _rounded(percent: Decimal, unit: str, rounding: str) -> str:
+    return f"{percent.quantize(Decimal(unit), rounding).normalize():f}"
+
+
 def recertified(certificate: Certificate) -> Certificate:
     """The same statement with its bound computed again from its ingredients, rounded outward.
 
@@ -323,6 +359,14 @@ def recertified(certificate: Certificate) -> Certificate:
 
 def verify(certificate: Certificate, where: str = "certificate") -> None:
     """Compute the bound again from its ingredients; a ValueError says what does not agree."""
+    if not isinstance(certificate, Certificate):
+        got = type(certificate).__name__
+        hint = (
+            ": `Certificate.load(path)` reads one"
+            if isinstance(certificate, str | os.PathLike)
+            else ""
+        )
+        raise TypeError(f"`certificate` must be a Certificate, got {got}{hint}.")
     c = certificate
     try:
         if c.theorem not in THEOREMS:

@@ -204,7 +204,7 @@ def _numbers(column: Column, fill: float | None) -> NDArray[np.float32]:
     lacking = [_is_missing(cell) for cell in column.cells]
     cells = [str(fill) if lacks else c for lacks, c in zip(lacking, column.cells, strict=True)]
     filled = numbers(replace(column, cells=cells))
-    return np.concatenate([filled, np.float32(lacking)[:, None]], axis=1)
+    return np.concatenate([filled, np.array(lacking, np.float32)[:, None]], axis=1)
 
 
 def _refuse_missing(column: Column, advice: str, known: Collection[str] = ()) -> None:
