@@ -9,6 +9,7 @@ MUTANTS_ARGS ?= --sample 200
 SHELL = /bin/sh
 VENV = .venv
 RUN = $(VENV)/bin/python
+MADE = $(VENV)/.made
 STAMP = $(VENV)/.installed
 DOCS_STAMP = $(VENV)/.docs
 PAGES = README.md docs/balance.md docs/bounds.md docs/certify_your_model.md docs/clusters.md \
@@ -21,7 +22,7 @@ PAGES = README.md docs/balance.md docs/bounds.md docs/certify_your_model.md docs
 help: ## list the targets
 	@echo 'Targets:'
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)$$/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
-	@echo 'Variables: PYTHON (python3), PIP_ARGS (for pip install), STUDY_ARGS (for the study),'
+	@echo 'Variables: PYTHON (python3), VENV (.venv), PIP_ARGS (for pip install), STUDY_ARGS (for the study),'
 	@echo '           PYTEST_ARGS (for the tests), TEST_WORKERS (2 processes for the tests),'
 	@echo '           MUTANTS_ARGS (--sample 200)'
 
@@ -34,6 +35,10 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo 'error: pbnn needs Python 3.11 or newer, and `$(PYTHON)` is' "$$("$(PYTHON)" --version 2>&1)." >&2; \
 	  echo '       Choose another one: make PYTHON=python3.12' >&2; \
 	  exit 1; }
+	@test ! -d $(VENV) || test -e $(MADE) || test -e $(STAMP) || { \
+	  echo 'error: make did not make this $(VENV), and replaces none that it did not make.' >&2; \
+	  echo '       Give another folder, make VENV=.venv-make, or move yours away.' >&2; \
+	  exit 1; }
 	@rm -rf $(VENV)
 	@"$(PYTHON)" -m venv $(VENV) || { \
 	  rm -rf $(VENV); \
@@ -41,6 +46,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo '       On Debian or Ubuntu: apt-get install python3-venv' >&2; \
 	  echo '       (for a Python that is not the default one: apt-get install python3.X-venv)' >&2; \
 	  exit 1; }
+	@touch $(MADE)
 	$(RUN) -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)
 
