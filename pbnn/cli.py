@@ -7,22 +7,45 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pbnn.certificates import Budget
-from pbnn.data import DataUnavailable, Splits, Task
+from pbnn.certificates import Budget, Certificate
+from pbnn.data import TASKS, DataUnavailable, Splits, Task
 from pbnn.files import write_atomic
 from pbnn.opening import Common, checkpoint_of, is_packed, shape_of, show, splits_of
-from pbnn.packed import PackedNetwork, available, certify, error_on_test, verify
+from pbnn.packed import Check, PackedNetwork, available, certify, error_on_test, verify
 from pbnn.packed import load as load_packed
 from pbnn.packed import save as save_packed
 from pbnn.packed.backends import chosen
 
+if TYPE_CHECKING:
+    from pbnn.networks import BLRNet
+
 
 @dataclass(frozen=True, kw_only=True)
-class CertifyCommand(Common):
+class Command(Common):
+    """What every command takes, and what it says of a data set that it does not know."""
+
+    threads: int = 1
+    """Threads of the back end numba."""
+
+    def task(self, name: str) -> Task:
+        """The data set by its name."""
+        try:
+            return super().task(name)
+        except ValueError as error:
+            if name in TASKS:
+                raise
+            raise ValueError(
+                f"{str(error).rstrip('.')}. A command knows data sets by their names alone: a "
+                "table of your own goes through `pbnn.data.from_csv` in Python (docs/tutorial.md)."
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertifyCommand(Command):
     """Draw or take a network of a posterior, pack it, certify exactly its bits, write one file.
 
     The certificate bounds the risk of that file's own predictions: those of one network that is
@@ -37,7 +60,7 @@ class CertifyCommand(Common):
     model: Path
     """A checkpoint of a BLRNet (`pbnn.training.save_checkpoint`), or a packed file with --fixed."""
     data: str = "mnist"
-    """A data set by its name; also those that `pbnn.data.load` makes of files it knows."""
+    """The name of a data set that `pbnn.data.load` knows; it has no tables of your own."""
     out: Path = Path("network.pbnn")
     """The file to write."""
     predictor: Literal["draw", "mode", "vote"] = "draw"
@@ -47,8 +70,7 @@ class CertifyCommand(Common):
     fixed: bool = False
     """The network, posterior and all, was made of the prior split alone."""
     norms_of_prior: bool = False
-    """The checkpoint's batch normalisation, not frozen, was trained on the prior split alone: your
-    word."""
+    """Vouch that batch normalisation saw the prior split alone, if the checkpoint does not."""
     prior: str = "as in the checkpoint"
     """What the prior is and on which data it was chosen: it stands in the certificate."""
     delta: float = 0.05
@@ -62,9 +84,9 @@ class CertifyCommand(Common):
     feature_examples: int = 0
     """Examples in the feature split."""
     split_seed: int = 42
-    """Fixes the splits."""
+    """Seed of the splits."""
     seed: int = 0
-    """Of the draws; fixed before anything is looked at."""
+    """Seed of the draws, to be fixed before anything is looked at."""
     statistics_of: int = 2000
     """Examples of the prior split, or else of the feature split, for batch normalisation."""
 
@@ -72,18 +94,21 @@ class CertifyCommand(Common):
         """Write the file; 0, or 1 if what was written does not hold."""
         if self.out.is_dir() or self.out.resolve() == self.model.resolve():
             raise ValueError(f"`out` must be a file of its own, got {self.out}.")
-        task = self.task(self.data)
+        budget = Budget(self.delta, self.seeds, self.choices, "deployed")
         made = {"prior": self.prior_share, "feature": self.feature_examples}
         data = {"task": self.data, **made, "seed": self.split_seed}
+        # What is certified comes before the data, which may be a long download.
+        made_before = is_packed(self.model)
+        model = self.certified_before(data) if made_before else checkpoint_of(self.model)
+        task = self.task(self.data)
         splits = splits_of(task, data)
         prices: dict[str, Any] = {"fixed": True}
-        if is_packed(self.model):
-            packed = self.certified_before(data)
+        if isinstance(model, PackedNetwork):
+            packed = model
         else:
-            packed, prices = self.packed_of(task, splits)
+            packed, prices = self.packed_of(model, task, splits)
             data |= {"predictor": self.predictor, "members": self.members}
             data |= {"statistics_of": self.statistics_of}
-        budget = Budget(self.delta, self.seeds, self.choices, "deployed")
         packed = certify(packed, task, splits, budget, self.prior, self.seed, **prices, **self.how)
         packed = dataclasses.replace(packed, data=data)
         save_packed(self.out, packed)
@@ -115,12 +140,13 @@ class CertifyCommand(Common):
             raise ValueError(f"`model` must be made with the same splits, got {known} there.")
         return packed
 
-    def packed_of(self, task: Task, splits: Splits) -> tuple[PackedNetwork, dict[str, Any]]:
-        """The packed network of a checkpoint, and what is paid for it."""
+    def packed_of(
+        self, network: BLRNet, task: Task, splits: Splits
+    ) -> tuple[PackedNetwork, dict[str, Any]]:
+        """The packed network of a posterior, and what is paid for it."""
         from pbnn.packed import price
         from pbnn.packed.from_data import made_of, trust_origin
 
-        network = checkpoint_of(self.model)
         if self.norms_of_prior:
             trust_origin(network, task, splits)
         how = (self.predictor, self.members, self.statistics_of, self.seed)
@@ -133,30 +159,32 @@ class CertifyCommand(Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyCommand(Common):
-    """Say what a packed file claims, and whether it holds; exits with 1 if anything disagrees.
+class VerifyCommand(Command):
+    """Say what a file claims, and whether it holds; exits with 1 if anything disagrees.
 
     Without data: the seal, the arithmetic of the bound in interval arithmetic, that it is of these
     very bits and of this kind of predictor. With --data the certification split and the errors on
     it are counted again; with --posterior the price is computed again; with both the network is
     drawn and packed again, which shows that its thresholds are those of the checkpoint, too.
+    Of a certificate alone, as `Certificate.save` writes it, only its arithmetic is looked at.
     """
 
     file: Path
-    """Written by `pbnn certify` or `pbnn.packed.save`."""
+    """Written by `pbnn certify`, `pbnn.packed.save` or `Certificate.save`."""
     data: str | None = None
     """The data set it names, to look at it again."""
     posterior: Path | None = None
-    """The checkpoint it was made of, to compute its price again; with --data also to draw and pack
-    it again."""
+    """The checkpoint it was made of, to price it; with --data to draw and pack it again, too."""
 
     def run(self) -> int:
         """0 if all that was looked at holds."""
+        if is_json(self.file):
+            return self.of_certificate()
         packed = load_packed(self.file)
         print(f"{self.file}: {shape_of(packed)}, sealed")
         more: dict[str, Any] = {}
+        network = None if self.posterior is None else checkpoint_of(self.posterior)
         if self.data is not None:
-            task = self.task(self.data)
             made = packed.data or {}
             if not made:
                 raise ValueError(
@@ -165,16 +193,16 @@ class VerifyCommand(Common):
                 )
             if made.get("task") != self.data:
                 raise ValueError(f"`data` must be {made.get('task')!r}, got {self.data!r}.")
+            task = self.task(self.data)
             more |= {"task": task, "splits": splits_of(task, made)}
-        if self.posterior is not None:
+        if network is not None:
             from pbnn.packed import price
 
             theorem = (packed.certificate or {}).get("theorem", "")
-            network = checkpoint_of(self.posterior)
             if theorem in PRICED:
                 more["price"] = price(network, packed, theorem)
         checks = verify(packed, **more, **self.how)
-        if "price" in more and self.data is not None:
+        if network is not None and "price" in more and self.data is not None:
             from pbnn.packed.from_data import made_again
 
             checks.append(made_again(packed, network, more["task"], more["splits"]))
@@ -193,24 +221,40 @@ class VerifyCommand(Common):
             print(f"its maker's word: {word} before the certification examples were seen")
         return told
 
+    def of_certificate(self) -> int:
+        """0 if the arithmetic of a certificate that stands alone holds."""
+        if self.data is not None or self.posterior is not None:
+            raise ValueError(
+                f"`data` and `posterior` are for a packed network, and {self.file} is none: of a "
+                "certificate alone only the arithmetic can be looked at."
+            )
+        try:
+            c = Certificate.load(self.file)
+        except ValueError as error:
+            return show([Check("certificate", False, str(error))])
+        print(f"{self.file}: {c}")
+        told = f"{c.predictor}, n {c.n}, δ {c.budget.delta:g}, bound {c.bound} ({c.theorem})"
+        show([Check("arithmetic", True, told)])
+        print("arithmetic holds; data, posterior and bits were not looked at")
+        return 0
+
 
 @dataclass(frozen=True, kw_only=True)
-class PredictCommand(Common):
+class PredictCommand(Command):
     """Predict with a packed file, into a CSV file of row, label and, where known, the true one."""
 
     file: Path
     """A packed network."""
     data: str | None = None
-    """A data set by its name,"""
+    """The name of a data set to predict; give this or --input."""
     part: Literal["test", "all"] = "test"
-    """its published test examples (or a quarter), or all of it;"""
+    """Of --data: its test examples (published ones, else a quarter), or all."""
     input: Path | None = None
-    """or a NumPy file (.npy) of inputs."""
+    """A NumPy file (.npy) of inputs to predict; give this or --data."""
     out: Path | None = None
     """The CSV file; by default labels are printed."""
     anytime: float | None = None
-    """Of a vote: stop each example once a decision of all members is foreseen, wrongly at most
-    with this probability (`pbnn.packed.anytime`)."""
+    """Stop a vote early; with at most this probability its label is not that of all members."""
 
     def run(self) -> int:
         """Write or print the labels."""
@@ -261,15 +305,15 @@ class PredictCommand(Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchCommand(Common):
+class BenchCommand(Command):
     """Time a packed file on this machine, with each back end that is there."""
 
     file: Path
     """A packed network."""
     batches: tuple[int, ...] = (1, 32, 1000)
-    """Inputs at once."""
+    """How many inputs at once, one line of the table for each."""
     seconds: float = 0.5
-    """To repeat each, at least three times; the median counts."""
+    """How long each is repeated, at least three times; the median counts."""
 
     def run(self) -> int:
         """Print a table."""
@@ -322,6 +366,15 @@ def main() -> None:
         print("\nInterrupted.", file=sys.stderr)
         code = 130
     raise SystemExit(code)
+
+
+def is_json(path: Path) -> bool:
+    """Whether a file begins as a JSON object; one of safetensors has zeros in its first 8 bytes."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file.")
+    with path.open("rb") as stream:
+        head = stream.read(8)
+    return head.lstrip().startswith(b"{") and 0 not in head
 
 
 def timed(packed: PackedNetwork, x: Any, backend: str, threads: int, seconds: float) -> float:

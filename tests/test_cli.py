@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -261,7 +262,103 @@ def test_every_command_explains_itself(monkeypatch, capsys):
         assert "options" in capsys.readouterr().out
 
 
-def test_a_file_is_verified_and_run_without_torch(certified):
+def test_every_option_is_explained_by_itself():
+    """Each is a sentence on one line: tyro keeps the indentation of a second line."""
+    source = Path(cli.__file__).read_text(encoding="utf-8")
+    told = re.findall(r'^    \w+: .*\n    """((?:.|\n)*?)"""$', source, re.MULTILINE)
+    assert len(told) > 20
+    for text in told:
+        assert re.fullmatch(r"[A-Z].*\.", text), text
+        assert not text.startswith("Of the")
+
+
+COMMANDS = [("certify", "--data", "mnist"), ("verify", "--data", "mnist"), ("bench",)]
+COMMANDS += [("predict", "--data", "mnist"), ("predict", "--input", "x.npy")]
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_a_missing_file_is_told_before_any_data_are_looked_for(
+    tmp_path, monkeypatch, capsys, words
+):
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("data are loaded")
+
+    monkeypatch.setattr("pbnn.opening.load", load)
+    name, *more = words
+    assert pbnn(monkeypatch, name, tmp_path / "nofile.pt", *more) == 2
+    assert "nofile.pt is no file." in capsys.readouterr().err
+    (tmp_path / "text.pt").write_text("no network")
+    assert pbnn(monkeypatch, name, tmp_path / "text.pt", *more) == 2
+    assert "text.pt is not a readable" in capsys.readouterr().err
+
+
+def test_a_missing_posterior_is_told_before_any_data_are_looked_for(
+    certified, folder, monkeypatch, capsys
+):
+    monkeypatch.setattr("pbnn.opening.load", None)
+    words = ["verify", certified("draw"), "--data", "digits", "--posterior", folder / "nothing.pt"]
+    assert pbnn(monkeypatch, *words) == 2
+    assert "nothing.pt" in capsys.readouterr().err
+    # Nor is a data set loaded that is not the one that the file names.
+    assert pbnn(monkeypatch, "verify", certified("draw"), "--data", "mnist") == 2
+    assert "`data` must be 'digits', got 'mnist'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["patients.csv", "mnits"])
+def test_a_table_goes_another_way(folder, monkeypatch, capsys, name):
+    assert pbnn(monkeypatch, "certify", folder / "model.safetensors", "--data", name) == 2
+    text = capsys.readouterr().err
+    assert f"got '{name}': " in text
+    assert "`pbnn.data.from_csv` in Python (docs/tutorial.md)" in text
+
+
+def test_a_certificate_alone_is_verified_as_far_as_it_goes(
+    tmp_path, certified, monkeypatch, capsys
+):
+    record = load_packed(certified("draw")).certificate
+    path = tmp_path / "cert.json"
+    certificate = Certificate.from_dict(record)
+    certificate.save(path)
+    assert pbnn(monkeypatch, "verify", path) == 0
+    text = capsys.readouterr().out
+    assert str(certificate) in text
+    assert f"ok     arithmetic: drawn network, n {certificate.n}, δ 0.05, bound" in text
+    assert "arithmetic holds; data, posterior and bits were not looked at" in text
+    assert pbnn(monkeypatch, "verify", path, "--data", "digits") == 2
+    assert "for a packed network" in capsys.readouterr().err
+    for changed, message in (
+        (record | {"bound": record["bound"] / 2}, "does not hold: `bound` is"),
+        ({"schema_version": 1}, "missing or unknown fields"),
+        ({}, "`schema_version` must be"),
+    ):
+        path.write_text(json.dumps(changed))
+        assert pbnn(monkeypatch, "verify", path) == 1
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 1
+        assert lines[0].startswith("FAILED certificate: ")
+        assert message in lines[0]
+
+
+def test_a_packed_file_whose_length_begins_like_json_is_none(tmp_path):
+    """The first byte of safetensors is of the header's length, which may be that of a brace."""
+    path = tmp_path / "file"
+    path.write_bytes((ord("{") + 256 * ord("}")).to_bytes(8, "little") + b"{}")
+    assert not cli.is_json(path)
+    path.write_bytes(b"{}")
+    assert cli.is_json(path)
+
+
+def test_what_is_no_packed_network_is_told_plainly(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"PK" + bytes(100))
+    assert pbnn(monkeypatch, "verify", path) == 2
+    text = capsys.readouterr().err
+    assert "model.pt is not a readable packed network: either `pbnn certify`" in text
+    assert "header" not in text
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_file_is_verified_and_run_without_torch(certified, tmp_path, alone):
     """Where only NumPy is installed: torch is not imported."""
     code = """
 import sys
@@ -270,13 +367,15 @@ class Without:
         if name == "torch":
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Without())
-sys.argv = ["pbnn", "verify", sys.argv[1], "--data", "digits", "--backend", "float32"]
+sys.argv = ["pbnn", "verify", *sys.argv[1:]]
 from pbnn import cli
 cli.main()
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, certified("vote")], capture_output=True, text=True
-    )
+    words = [certified("vote"), "--data", "digits", "--backend", "float32"]
+    if alone:
+        words = [tmp_path / "certificate.json"]
+        Certificate.from_dict(load_packed(certified("vote")).certificate).save(words[0])
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "holds" in done.stdout
 

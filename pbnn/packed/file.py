@@ -125,8 +125,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str, 
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is no file.")
-    damage: tuple[type[Exception], ...] = (SafetensorError, KeyError, ValueError, TypeError)
-    damage += (OSError, RecursionError, AttributeError)  # the last of numbers that NumPy has not
+    damage: tuple[type[Exception], ...] = (ValueError, TypeError, OSError)
+    damage += (RecursionError, AttributeError)  # the last of numbers that NumPy has not
     try:
         with safe_open(path, framework="numpy") as stored:
             written = (stored.metadata() or {})["pbnn"]
@@ -134,6 +134,11 @@ def _read(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str, 
                 raise ValueError(f"a header of {len(written)} bytes")
             header = json.loads(written)
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(
+            f"{path} is not a readable {KIND}: either `pbnn certify` or `pbnn.packed.save` did not "
+            "write it, or it is damaged."
+        ) from error
     except damage as error:
         raise ValueError(f"{path} is not a readable {KIND}: {error}.") from error
     if not isinstance(header, dict):
