@@ -295,12 +295,13 @@ def test_a_missing_file_is_told_before_any_data_are_looked_for(
 def test_a_missing_posterior_is_told_before_any_data_are_looked_for(
     certified, folder, monkeypatch, capsys
 ):
+    path = certified("draw")
     monkeypatch.setattr("pbnn.opening.load", None)
-    words = ["verify", certified("draw"), "--data", "digits", "--posterior", folder / "nothing.pt"]
+    words = ["verify", path, "--data", "digits", "--posterior", folder / "nothing.pt"]
     assert pbnn(monkeypatch, *words) == 2
     assert "nothing.pt" in capsys.readouterr().err
     # Nor is a data set loaded that is not the one that the file names.
-    assert pbnn(monkeypatch, "verify", certified("draw"), "--data", "mnist") == 2
+    assert pbnn(monkeypatch, "verify", path, "--data", "mnist") == 2
     assert "`data` must be 'digits', got 'mnist'" in capsys.readouterr().err
 
 
