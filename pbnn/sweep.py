@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import re
@@ -147,7 +148,7 @@ def run_cells(
         ``s3://bucket/runs``. Only this process writes there.
     progress : bool
         Whether to show a progress bar with the name of the running cell, or, on a cluster, of the
-        last one finished.
+        last one finished; where stderr is no terminal, a line for each that is finished.
     workers : int, optional
         Run on this many processes of this machine, with one thread each.
     scheduler : str or path, optional
@@ -249,9 +250,18 @@ def _outcome(result: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _bar(progress: bool, total: int, finished: int) -> Iterator[Callable[[str, int], None]]:
-    """A progress bar, to be told a name and how many more cells are finished."""
+    """A progress bar, to be told a name and how many more cells are finished; a line in a log."""
     if not progress:
         yield lambda name, more: None
+        return
+    if not sys.stderr.isatty():
+        count = itertools.count(finished + 1)
+
+        def tell(name: str, more: int) -> None:
+            for _ in range(more):
+                print(f"{next(count)}/{total} {name}", file=sys.stderr, flush=True)
+
+        yield tell
         return
     from tqdm import tqdm
 

@@ -52,6 +52,17 @@ def refuse(config):
     raise AssertionError(f"{config} was run again")
 
 
+def test_a_log_has_a_line_for_each_finished_run(tmp_path, capsys):
+    run_cells(cells(1), measure, tmp_path)
+    assert capsys.readouterr().err == "1/1 d/m/0\n"
+    with pytest.raises(CellsFailed):
+        run_cells(cells(3), refuse, tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["2/3 d/m/1 failed", "3/3 d/m/2 failed"]
+    run_cells(cells(1), refuse, tmp_path)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_killed_study_resumes_without_loss(tmp_path):
     folder, log = tmp_path / "runs", tmp_path / "log"
     environment = os.environ | {"PYTHONPATH": str(Path(pbnn.__file__).parents[1])}
@@ -233,7 +244,8 @@ def test_a_record_of_a_newer_schema_is_an_error_and_stays(tmp_path):
     assert json.loads(path.read_text()) == newer
 
 
-def test_progress_names_the_running_cell(tmp_path, capsys):
+def test_progress_names_the_running_cell_on_a_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     run_cells(cells()[:1], measure, tmp_path, progress=False)
     run_cells(cells(), measure, tmp_path)
     shown = capsys.readouterr().err
