@@ -18,7 +18,7 @@ from pbnn.certificates.statement import event_of, stated
 from pbnn.reporting import page, write_records_csv, write_timings_csv
 from pbnn.reporting.contents import MOST_RECORDS, MOST_ROWS
 from pbnn.reporting.markup import blocks, described, inline
-from pbnn.reporting.meaning import events_of, meaning, near, up
+from pbnn.reporting.meaning import EVENTS, events_of, meaning, near, up
 from pbnn.reporting.page import head_of, main, render, write_page
 from pbnn.reporting.vectors import inlined
 
@@ -350,13 +350,46 @@ def test_every_kind_of_certificate_has_words(theorem, predictor):
 def test_all_shares_are_spoken_of_by_name():
     committed = json.loads((ROOT / "reports/certified_mnist/certificates.json").read_text())
     del committed["schema_version"]
-    text = render(ROOT / "reports" / "certified_mnist")
-    assert {name for shares in SHARES["recursive"].values() for name in shares} <= set(
-        re.findall(r"\w+", text)
+    assert {name for family in SHARES.values() for kind in family.values() for name in kind} == set(
+        EVENTS
     )
+    text = render(ROOT / "reports" / "certified_mnist")
+    assert all(EVENTS[name] in text for share in SHARES["recursive"].values() for name in share)
     assert text.count("steps, each the prior of the next") == sum(
         one["theorem"] == "recursive" for run in committed.values() for one in run.values()
     )
+
+
+def test_a_small_probability_is_explained_by_the_whole():
+    words = dict(meaning(certificate()))
+    told = "all of them hold at once with probability at least 1 − 0.05"
+    assert words["How surely"].startswith("Alone, this fails with probability at most 0.00238,")
+    assert told in words["How surely"]
+    budget = Budget(0.05, choices=1, family="deployed")
+    given = {"budget": budget, "events": budget.events(exact=True)}
+    alone = stated("clopper_pearson", **(statement("clopper_pearson", "fixed network") | given))
+    told = dict(meaning(alone))
+    assert told["How surely"].startswith("This fails with probability at most 0.05,")
+    assert "Alone" not in told["How surely"]
+
+
+def test_runs_are_told_apart_by_widths_and_named_fields(folder):
+    records = [
+        record(place, method="pbg", network="tree", hidden=hidden, prior_share=0.5, prior="pbg")
+        for place, hidden in enumerate(([500], [10, 10], [], None))
+    ]
+    write_records_csv(records, folder / "records.csv")
+    run = {"gibbs": certificate().to_dict()}
+    kept = {entry["key"]: run for entry in records}
+    (folder / "certificates.json").write_text(json.dumps({"schema_version": 1} | kept))
+    text = render(folder)
+    for place, who in enumerate(("hidden 500, ", "hidden 10-10, ", "hidden unit, ", "")):
+        title = f"<summary>pbg, network tree, {who}prior share 0.5, seed {place}: "
+        assert title in text
+    (head,) = re.findall(r'<th scope="col"[^>]*>hidden</th>', text)
+    assert head
+    for cell in ("500", "10-10", "unit"):
+        assert re.search(rf"<td[^>]*>{cell}</td>", text)
 
 
 def test_a_bound_of_one_promises_nothing():

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from pbnn.reporting.csvs import records_from_csv
 from pbnn.reporting.markup import Block
-from pbnn.reporting.meaning import FIRST, near, up
+from pbnn.reporting.meaning import FIRST, near, up, widths
 
 PAGE = "index.html"
 TOLD = {"schema_version", "command", "versions", "hardware", "source", "sources", "seed", "seeds"}
@@ -141,7 +141,7 @@ def table_of_records(
     measures = sorted(measures, key=lambda name: main.index(name) if name in main else len(main))
     measures = measures[:MOST_COLUMNS]
     rows = [
-        [record["key"], *(printed(name, record["config"].get(name)) for name in configs)]
+        [record["key"], *(_config(name, record["config"].get(name)) for name in configs)]
         + [printed(name, record["measures"].get(name)) for name in measures]
         for record in shown
     ]
@@ -152,6 +152,10 @@ def table_of_records(
     count = f"records.csv, {len(records):,} record{'s' * (len(records) != 1)}"
     table = Table(count, ["key", *configs, *measures], rows, sortable=True, note=note, keys=keys)
     return table, data, _constants(shown)
+
+
+def _config(name: str, value: object) -> str:
+    return printed(name, widths(value) if name in FIRST else value)
 
 
 def _fields(records: Sequence[Mapping[str, Any]], part: str) -> list[str]:
@@ -167,7 +171,8 @@ def _columns(records: Sequence[Mapping[str, Any]], part: str) -> list[str]:
     found = []
     for name in _fields(records, part):
         values = _values(records, part, name)
-        plain = not any(isinstance(value, dict | list) for value in values)
+        shown = map(widths, values) if name in FIRST else values
+        plain = not any(isinstance(value, dict | list) for value in shown)
         short = not any(isinstance(value, str) and HASH.fullmatch(value) for value in values)
         if plain and short and len(set(map(json.dumps, values))) > 1:
             found.append(name)

@@ -14,8 +14,10 @@ from pbnn.files import read_json
 SCHEMA_VERSION = 1
 MOST_STATEMENTS = 300
 """Runs whose certificates are put in words."""
-FIRST = ("dataset", "network", "architecture", "method", "hidden", "prior", "readout")
+FIRST = ("dataset", "method", "architecture", "network", "hidden", "prior", "readout")
 """Fields of a configuration by which people know a run; the seed comes last."""
+PLAIN = ("method", "architecture")
+"""Those that stand without their names."""
 WHOM = {
     "randomised network": "A network drawn afresh from the posterior for every example",
     "randomised tree": "A tree of sign units drawn afresh from the posterior for every example",
@@ -30,6 +32,18 @@ WHOM = {
     "fixed randomised network": "A network drawn afresh for every example from a distribution that "
     "was known before the certification examples were looked at",
 }
+EVENTS = {
+    "gibbs": "the bound of the randomised network",
+    "gibbs_draws": "the draws that estimate its risk",
+    "tandem": "the second-order bound of the vote",
+    "tandem_draws": "the draws that estimate how often two networks err together",
+    "single": "the bound of what was drawn once",
+    "coded": "the bound of what has a code",
+    "fixed": "the bound of the network known before",
+    "fixed_vote": "the bound of the vote known before",
+    "deployed": "the bound of what is deployed",
+}
+"""What may fail, by the names of a certificate's `events`."""
 PRICES = {
     "rivasplata": "ln dQ/dP of what was drawn, {} nats",
     "occam": "the length of the code, {} nats",
@@ -106,8 +120,15 @@ def _surety(c: Certificate) -> str:
     if c.draws:
         over.append(f"the {c.draws:,} draws that estimate the empirical risk")
     delta = sum(c.events[event] for event in events_of(c))
-    told = f"This fails with probability at most {up(delta, 3)}, over {' and '.join(over)}"
-    return f"{told}. Once they are drawn, the promise holds or it does not."
+    alone = delta < c.budget.delta
+    told = f"{'Alone, this' if alone else 'This'} fails with probability at most {up(delta, 3)}, "
+    told += f"over {' and '.join(over)}. Once they are drawn, the promise holds or it does not."
+    if alone:
+        told += (
+            f" It is so little because δ = {c.budget.delta:g} was divided among many statements: "
+            f"all of them hold at once with probability at least 1 − {c.budget.delta:g}."
+        )
+    return told
 
 
 def _budget(c: Certificate) -> str:
@@ -117,8 +138,8 @@ def _budget(c: Certificate) -> str:
         paid.append(f"{c.budget.seeds:,} seeds")
     if c.budget.choices > 1:
         paid.append(f"{c.budget.choices:,} priors that this one may have been chosen from")
-    parts = ", ".join(c.events)
-    shared = f"shared among the events {parts}" if len(c.events) > 1 else f"spent on {parts}"
+    *firsts, last = (EVENTS.get(event, event) for event in c.events)
+    shared = f"shared among {', '.join(firsts)} and {last}" if firsts else f"spent on {last}"
     if not paid:
         return f"δ = {c.budget.delta:g} was {shared}."
     return (
@@ -188,8 +209,27 @@ def _statement(key: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> S
         title = f"{certificate.predictor.capitalize()}, at most {up(certificate.bound)}"
         told.append((title, words))
     # The data set is what its group is called.
-    values = [config.get(name) for name in (*FIRST[1:], "prior_share")]
-    known = [str(value) for value in values if isinstance(value, str | int | float) and value != ""]
-    seed = [f"seed {config['seed']}"] if "seed" in config else []
-    who = ", ".join(dict.fromkeys([*known, *seed])) or key
-    return Statement(key, f"{who}: {', '.join(bounds) or 'unreadable'}", told)
+    return Statement(key, f"{_who(config) or key}: {', '.join(bounds) or 'unreadable'}", told)
+
+
+def _who(config: Mapping[str, Any]) -> str:
+    """What tells a run from the others: each word once, after its field unless that is plain."""
+    told: list[str] = []
+    for name in (*FIRST[1:], "prior_share", "seed"):
+        value = widths(config.get(name))
+        if isinstance(value, str | int | float) and value != "" and value not in told:
+            told.append(str(value) if name in PLAIN else f"{name.replace('_', ' ')} {value}")
+    return ", ".join(told)
+
+
+def widths(value: object) -> object:
+    """A list of hidden widths as a word, anything else as it is.
+
+    Examples
+    --------
+    >>> widths([10, 10]), widths([]), widths("tree")
+    ('10-10', 'unit', 'tree')
+    """
+    if isinstance(value, list) and all(isinstance(width, int) for width in value):
+        return "-".join(map(str, value)) or "unit"
+    return value
