@@ -5,10 +5,11 @@ vacuity and `mlp_tanh` the real-valued baseline; `pbgnet_l` (linear loss and L2)
 (its epoch with the least bound), `elbo`, `fixed_c`, `pbgnet` and `abnet` train the same networks
 from a random prior by different objectives; `pbgnet_rf` reads random binary convolutions,
 `pbgnet_pre` has a prior trained on half of the data. Each runs with every network of a grid, and a
-row of the table is the configuration with the least certificate. A certificate holds with
-probability 1 − δ/seeds after paying for the Monte-Carlo step and, by ln(choices), for the choice of
-its prior among those listed in `PRIORS`, the grid included; so a row's mean over seeds holds with
-probability 1 − δ.
+row of the table is the configuration with the least certificate. With probability 1 − δ, δ = .05, a
+row's mean over seeds holds, as all certificates behind it do at once: each is computed at a much
+smaller δ, divided by the number of seeds and by that of the priors that its own may have been
+chosen from (1000 or more: `pac_bound_priors.py` lists them, the grid included), and shared with its
+Monte-Carlo step.
 
     python studies/pac_bound_mnist.py                 # quick: reports/pac_bound_mnist_quick
     python studies/pac_bound_mnist.py --preset paper  # the committed reports/pac_bound_mnist
@@ -42,12 +43,15 @@ REPORTS = Path(__file__).resolve().parents[1] / "reports"
 NAME = "pac_bound_mnist"
 CAPTIONS = {
     "bound_vs_error": "Each bound against the test error of the same predictor, mean over seeds "
-    "with standard deviations; below the line a bound would be violated on the test set, above the "
-    "dotted line it is vacuous.",
-    "bound_by_network": "The bound of every network of the grid; the table above takes the least "
-    "of each method.",
+    "with standard deviations. Below the solid line a test error exceeds its bound. On and above "
+    "the dotted line, the bound of the constant predictor, a bound is vacuous; the table marks the "
+    "Gibbs bounds (filled) alone.",
+    "bound_by_network": "The Gibbs bound of every network of the grid by its hidden widths (unit: "
+    "no hidden layer); methods with the same network stand side by side. On and above the dotted "
+    "line, the bound of the constant predictor, it is vacuous. The table above takes the least of "
+    "each method.",
     "learning_curves": "Training objective and risk against epochs, the KL divergence below: means "
-    "over seeds, shades from the least to the largest.",
+    "over seeds, shades from the least to the largest. Each line ends at a marker.",
 }
 """What its figures show."""
 Method = Literal[
@@ -378,6 +382,7 @@ def study(config: Config) -> Path:
     sources = ", ".join(dict.fromkeys(task.source.split(". ")[0] for task in tasks.values()))
     told = {"source": sources, "substitute": substitute, "preset": config.preset}
     told |= {"seeds": config.seeds, "delta": config.delta}
+    told |= {"test_points": {name: len(splits_of(task, {}).test) for name, task in tasks.items()}}
     where = ("data_dir", "out", "redraw", "workers", "scheduler", "retry_failed", "records")
     write_json(folder / "study.json", describe(given, f"studies/{NAME}.py", where, **told))
     draw(folder)

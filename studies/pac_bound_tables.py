@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from tabulate import tabulate
 
 from pbnn import reporting
 from pbnn.bounds import maurer
 from pbnn.certificates import Certificate, recertified
 from pbnn.files import read_json, write_atomic, write_json
 from pbnn.methods import hidden_name
+from pbnn.reporting.grids import constant_bounds
+from pbnn.reporting.tables import as_text
 
 SCHEMA_VERSION = 1
+LOOKS = (
+    *("pbgnet_l", "pbgnet_rf", "pbgnet_pre", "elbo", "abnet", "fixed_c", "pbgnet"),
+    "pbgnet_l_bnd",
+)
+"""Methods with a place in figures: one colour and marker each, whichever of them ran. There are
+seven colours, and the last shares that of the first, of which it is the best epoch."""
 
 
 def draw(folder: Path) -> None:
@@ -26,14 +35,14 @@ def draw(folder: Path) -> None:
     frame = grid_of(records)
     write_atomic(folder / "grid.csv", frame.to_csv(index=False, lineterminator="\n"))
     rows = rows_of(frame)
-    order = list(dict.fromkeys(frame["method"]))
+    order = list(dict.fromkeys([*LOOKS, *frame["method"]]))
     what, digits = about["source"], "_digits" if about["substitute"] else ""
     others = published()
     others = others[others["dataset"].isin(frame["dataset"])]
     reporting.write_table(
         rows,
         folder,
-        caption=caption_of(about, len(others) > 0),
+        caption=caption_of(about, rows, len(others) > 0),
         published=others if len(others) else None,
         labels=LABELS,
     )
@@ -52,7 +61,8 @@ def draw(folder: Path) -> None:
         reporting.learning_curves(
             curves, folder / f"learning_curves{digits}", title=title, order=order
         )
-    print((folder / f"table{digits}.md").read_text(encoding="utf-8"))
+    print(narrow(rows))
+    print(f"All columns, and what they mean: {folder / f'table{digits}.md'}")
 
 
 def recertify(folder: Path) -> None:
@@ -95,8 +105,30 @@ LABELS = {
     "error_test": "vote test",
     "bound_vote": "vote bound",
     "bound_holdout": "hold-out bound",
-    "vacuous": "vacuous",
+    "vacuous": "Gibbs vacuous",
 }
+NARROW = {
+    "dataset": "data set",
+    "method": "method",
+    "hidden": "hidden",
+    "bound_gibbs": "Gibbs\nbound",
+    "gibbs_test": "Gibbs\ntest",
+    "bound_vote": "vote\nbound",
+    "error_test": "vote\ntest",
+}
+"""Columns of a terminal."""
+
+
+def narrow(rows: pd.DataFrame) -> str:
+    """Means of the bounds, each before the test error of its predictor, within 80 columns."""
+    text = as_text(rows[[*NARROW]], dict(zip(NARROW, NARROW, strict=True)))
+    return tabulate(
+        [list(row) for row in text.itertuples(index=False)],
+        headers=[NARROW[name] for name in text],
+        tablefmt="simple",
+        disable_numparse=True,
+        colalign=["left" if name in ("dataset", "method") else "right" for name in text],
+    )
 
 
 def shown_of(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -135,8 +167,7 @@ def uncharged(measures: dict[str, Any]) -> dict[str, float]:
 def rows_of(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of the table: the network with the least bound, and its mode beside it."""
     rows = reporting.least(frame)
-    level = rows[rows["method"] == "majority"].set_index("dataset")["bound_gibbs"]
-    above = rows["bound_gibbs"] >= rows["dataset"].map(level)
+    above = rows["bound_gibbs"] >= rows["dataset"].map(constant_bounds(rows))
     rows = rows.assign(vacuous=above.map({True: "yes", False: ""}))
     rows.loc[rows["method"] == "majority", "vacuous"] = ""
     mode = rows[rows["method"] == "pbgnet"].assign(method=MODE, vacuous="")
@@ -158,21 +189,24 @@ def rows_of(frame: pd.DataFrame) -> pd.DataFrame:
     return both.sort_values("place", kind="stable").drop(columns="place")
 
 
-def caption_of(about: dict[str, Any], compared: bool) -> str:
+def caption_of(about: dict[str, Any], rows: pd.DataFrame, compared: bool) -> str:
     """What a reader needs to read the table."""
     runs = "one seed" if about["seeds"] == 1 else f"means over {about['seeds']} seeds"
     caption = (
         f"Binary-activated networks trained by their own bounds on {about['source']}; "
         f"{about['preset']} preset, {runs}, one split; of each method the network with the least "
-        "bound (grid.csv has all). Each bound, taken alone, fails with probability at most "
-        f"{about['delta']:g}; the Monte-Carlo step and the choice of the prior from a list, the "
-        "grid included, are paid for. Gibbs: a random network of the posterior; vote: the sign of "
-        "the exact aggregate (of 100 or more draws for wide chains); hold-out: a random network of "
-        f"the trained prior, binomial; {MODE}: the one sign network at the posterior mean of "
-        "pbgnet, which no bound here covers; vacuous: not below the constant's bound; uncharged: "
-        "the Gibbs bound at δ = .05 for one seed with nothing paid, as other people's, and no "
-        "certificate. ±: standard deviation over seeds."
-    )
+        "bound (grid.csv has all). Each figure of a bound, taken alone, fails with probability at "
+        f"most {about['delta']:g}: the certificates behind it are computed at a much smaller δ "
+        "each, divided by the number of seeds and of priors to choose from, the grid included, and "
+        "shared with the Monte-Carlo step, so that all of them hold at once. Gibbs: a random "
+        "network of the posterior; vote: the sign of the exact aggregate (of 100 or more draws for "
+        "wide chains); hold-out: a random network of the trained prior, binomial; "
+        f"{MODE}: the one sign network at the posterior mean of pbgnet, which no bound here "
+        "covers; Gibbs vacuous: the Gibbs bound is not below that of the constant predictor, "
+        "majority (a vote bound may be vacuous without a mark); uncharged: the Gibbs bound at "
+        "δ = .05 for one seed with nothing paid, as other people's, and no certificate. "
+        "±: standard deviation over seeds."
+    ) + sampled(rows, about.get("test_points", {}))
     if compared:
         caption += (
             " Letarte et al. (2019), https://arxiv.org/abs/1905.10259 (error of the vote on "
@@ -180,6 +214,23 @@ def caption_of(about: dict[str, Any], compared: bool) -> str:
             "risk and pay for none of their choices."
         )
     return caption
+
+
+def sampled(rows: pd.DataFrame, points: Mapping[str, int]) -> str:
+    """A sentence on the rows whose test error exceeds their bound; none if there are none."""
+    above = rows["error_test"] > rows["bound_vote"]
+    above |= rows["gibbs_test"] > rows["bound_gibbs"]
+    if not above.any():
+        return ""
+    found = [
+        f"{row['method']} on {row['dataset']}"
+        + (f" ({points[row['dataset']]:,} test points)" if row["dataset"] in points else "")
+        for row in rows[above].to_dict("records")
+    ]
+    return (
+        " A bound is of the risk, and a test set is a sample, too: the error on it may exceed a "
+        f"valid bound of the risk, as here of {' and of '.join(found)}."
+    )
 
 
 def published() -> pd.DataFrame:

@@ -142,9 +142,16 @@ def test_every_configuration_with_a_bound_is_drawn_over_its_network(monkeypatch,
         assert [line.get_ydata()[0] for line in dotted] == [level]
         low, high = axes.get_ylim()
         assert low < 0.11 < 0.5 < high, "one scale for all"
-    first = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() != "None"]
-    assert len({round(float(x), 6) for x in first}) == 2, "side by side"
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["pbgnet", "elbo"]
+        assert axes.get_xlabel() == "hidden widths"
+        left, right = axes.get_xlim()
+        assert left <= -0.5
+        assert right >= len(names) - 0.5
+    points = [line for line in figure.axes[0].lines if line.get_marker() in drawing.MARKERS]
+    (x, other) = (list(map(float, line.get_xdata())) for line in points)
+    assert x[0] == -other[0] != 0, "side by side, around the tick"
+    assert x[2] == 2, "alone, on the tick"
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["pbgnet", "elbo", "bound of the constant"]
 
 
 def test_a_network_that_only_one_data_set_has_keeps_its_place(monkeypatch):
@@ -153,6 +160,24 @@ def test_a_network_that_only_one_data_set_has_keeps_its_place(monkeypatch):
     figure = drawn(monkeypatch, reporting.table(records, by=BY))
     (line,) = (line for line in figure.axes[1].lines if line.get_marker() in drawing.MARKERS)
     assert [round(x) for x in line.get_xdata()] == [1], "one seed, and no constant, will do"
+
+
+def test_many_methods_at_a_tick_stay_nearer_to_it_than_to_the_next(monkeypatch):
+    records = [record("a", f"m{place}", hidden, 0, 0.1) for place in range(9) for hidden in "12"]
+    figure = drawn(monkeypatch, reporting.table(records, by=BY))
+    lines = [line for line in figure.axes[0].lines if line.get_marker() in drawing.MARKERS]
+    places = [sorted(float(line.get_xdata()[tick]) for line in lines) for tick in (0, 1)]
+    assert len(set(places[0])) == 9
+    assert max(places[0]) < 0.4
+    assert min(places[1]) > 0.6
+
+
+def test_bars_are_in_sight(monkeypatch):
+    records = [record("a", "m", "1", seed, bound) for seed, bound in enumerate((0.1, 0.5, 0.9))]
+    figure = drawn(monkeypatch, reporting.table(records, by=BY))
+    low, high = figure.axes[0].get_ylim()
+    assert low < 0.1
+    assert high > 0.9
 
 
 def test_each_format_is_written(tmp_path, grid):

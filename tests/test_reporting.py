@@ -70,7 +70,7 @@ def study():
                 entry["seconds"] = {"training": 1.5 + seed, "certificate": 0.25}
                 entry["hardware"] = {"cpu": "some, cpu", "cores": 2}
                 records.append(entry)
-        records.append(record(dataset, "majority", 0, error_test=0.45))
+        records.append(record(dataset, "majority", 0, error_test=0.45, bound_gibbs=0.47))
     return records
 
 
@@ -344,7 +344,9 @@ def test_a_bound_stands_against_the_error_of_its_own_predictor(monkeypatch):
     expected |= dict.fromkeys(zip(rows["error_test"], rows["bound_vote"], strict=True), True)
     assert markers == expected
     levels = [line for line in axes.lines if line.get_linestyle() == ":"]
-    assert [line.get_ydata()[0] for line in levels] == [0.45]
+    assert [line.get_ydata()[0] for line in levels] == [0.47], "its bound, not its test error"
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts[-1] == "bound of the constant"
     diagonal = [line for line in axes.lines if len(line.get_xdata()) > 2]
     assert [list(line.get_xdata()) == list(line.get_ydata()) for line in diagonal] == [True]
 
@@ -360,6 +362,31 @@ def test_all_points_are_in_sight_even_at_zero_error(monkeypatch):
         assert all(low < risk < high for risk in risks)
         low, high = axes.get_ylim()
         assert low < 0.04 < 0.8 < high
+
+
+def test_bars_are_in_sight_and_end_at_zero(monkeypatch):
+    for errors in ([0.09, 0.1, 0.11], [0.001, 0.05, 0.12], [0.01, 0.05, 0.09 + 4e-6]):
+        records = [
+            record("a", "m", seed, gibbs_test=error, bound_gibbs=0.1 + error)
+            for seed, error in enumerate(errors)
+        ]
+        figure = drawn(monkeypatch, reporting.bound_vs_error, reporting.table(records))
+        (axes,) = figure.axes
+        mean, spread = statistics.mean(errors), statistics.stdev(errors)
+        bar = axes.containers[0].lines[2][0].get_segments()[0][:, 0]
+        assert list(bar) == pytest.approx([max(mean - spread, 0), mean + spread])
+        low, high = axes.get_xlim()
+        assert low < bar.min() < bar.max() < high
+
+
+def test_a_line_of_few_epochs_ends_at_a_marker(monkeypatch):
+    short, long = record("d", "short"), record("d", "long")
+    for entry, epochs in ((short, 2), (long, 100)):
+        entry["curve"] = [{"epoch": e, "objective": 0.5, "risk": 0.1} for e in range(epochs)]
+    figure = drawn(monkeypatch, reporting.learning_curves, [short, long])
+    ends = [line.get_markevery()[-1] for line in figure.axes[0].lines]
+    assert ends == [1, 1, 99, 99]
+    assert all(len(line.get_markevery()) < 9 for line in figure.axes[0].lines)
 
 
 def test_curves_are_means_within_the_range_over_the_epochs_of_all_seeds(monkeypatch):

@@ -21,6 +21,7 @@ STYLE = Path(__file__).parents[1] / "pbnn.mplstyle"
 NARROW, WIDE = 3.25, 6.75
 MARKERS = "osD^vPX*<>h"
 GREY = "0.35"
+LEVEL: Mapping[str, Any] = {"color": GREY, "linestyle": ":", "linewidth": 0.9}
 # Without dates and versions, the same figure is the same file.
 METADATA: Mapping[str, dict[str, Any]] = {
     ".pdf": {"CreationDate": None},
@@ -113,6 +114,39 @@ def _tick_labels(ticks: Sequence[float]) -> list[str]:
         times = "" if digit == "1" else rf"{digit} \times "
         labels.append(f"${times}10^{{{int(power)}}}$" if tick else "0")
     return labels
+
+
+def bars(values: Iterable[float], spreads: Iterable[float]) -> list[tuple[float, float]]:
+    """The ends of error bars of what is never negative.
+
+    Examples
+    --------
+    >>> bars([0.5, 0.5], [0.25, 0.75])
+    [(0.25, 0.75), (0.0, 1.25)]
+    """
+    pairs = zip(values, spreads, strict=True)
+    return [(max(value - spread, 0.0), value + spread) for value, spread in pairs]
+
+
+def reach(ends: Iterable[tuple[float, float]]) -> list[float]:
+    """What `fit` shows of error bars: one that nearly ends at 0 does, lest a scale run after it.
+
+    Examples
+    --------
+    >>> reach([(0.25, 0.75), (0.001, 0.999)])
+    [0.25, 0.75, 0.0, 0.999]
+    """
+    return [end for low, high in ends for end in (low if low > high / 20 else 0.0, high)]
+
+
+def draw_level(axes: Axes, level: float) -> None:
+    """The dotted line of the constant predictor's bound: on it and above a bound is vacuous."""
+    axes.axhline(level, **LEVEL)
+
+
+def level_key() -> Line2D:
+    """What the legend says of that line."""
+    return Line2D([], [], **LEVEL, label="bound of the constant")
 
 
 def look_of(order: Sequence[str], method: str) -> dict[str, str]:

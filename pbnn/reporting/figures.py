@@ -16,14 +16,19 @@ from matplotlib.ticker import MaxNLocator
 
 from pbnn.reporting.drawing import (
     GREY,
+    bars,
+    draw_level,
     fit,
     label_rows,
     legend,
+    level_key,
     line_of,
     look_of,
     make_panels,
+    reach,
     save,
 )
+from pbnn.reporting.grids import constant_bounds
 
 
 def bound_vs_error(
@@ -38,8 +43,8 @@ def bound_vs_error(
 
     Filled markers are randomised networks (``bound_gibbs`` against ``gibbs_test``), hollow ones
     votes (``bound_vote`` against ``error_test``); bars are standard deviations over seeds. Below
-    the diagonal a bound is violated on the test set; above the dotted line it is vacuous, as the
-    constant predictor does better.
+    the diagonal a test error exceeds its bound; on and above the dotted line, the bound of the
+    constant predictor, a bound is vacuous.
 
     Parameters
     ----------
@@ -50,7 +55,7 @@ def bound_vs_error(
     title : str, optional
         Printed above the panels.
     majority : str
-        The method whose test error is the level of vacuity; it has no marker.
+        The method whose bound is the level of vacuity; it has no marker.
     order : sequence of str, optional
         All methods of a study, so that each looks the same in all its figures.
 
@@ -67,23 +72,25 @@ def bound_vs_error(
     pairs = _pairs(frame[frame["method"] != majority])
     if pairs.empty:
         raise ValueError("`frame` must hold a bound and its test error, got none.")
-    levels = frame[frame["method"] == majority].set_index("dataset")["error_test"].dropna()
+    levels = constant_bounds(frame, majority)
     levels = levels[levels.index.isin(pairs["dataset"])]
     datasets, methods = _unique(pairs["dataset"]), _unique(pairs["method"])
     places = list(order or methods)
+    errors = reach(zip(pairs["error_least"], pairs["error_most"], strict=True))
+    bounds = reach(zip(pairs["bound_least"], pairs["bound_most"], strict=True))
     # The largest test error among the bounds, so that the diagonal is in sight.
-    bounds = [*pairs["bound"], *levels, pairs["error"].max()]
+    bounds += [*levels, pairs["error"].max()]
 
     def draw() -> Figure:
         figure, (panels,) = make_panels(len(datasets), [1.0], height=1.9)
         for axes, dataset in zip(panels, datasets, strict=True):
             axes.set_title(dataset)
             _draw_pairs(axes, pairs[pairs["dataset"] == dataset], places)
-            fit(axes, "x", [*pairs["error"]])
+            fit(axes, "x", errors)
             fit(axes, "y", bounds)
-            _draw_diagonal(axes, [*pairs["error"], *bounds])
+            _draw_diagonal(axes, [*errors, *bounds])
             if dataset in levels:
-                axes.axhline(levels[dataset], color=GREY, linestyle=":", linewidth=0.9)
+                draw_level(axes, levels[dataset])
             axes.set_xlabel("test error")
         label_rows(panels, "bound")
         legend(figure, methods, places, _pair_keys(pairs, not levels.empty), len(datasets))
@@ -105,7 +112,8 @@ def _pairs(frame: pd.DataFrame) -> pd.DataFrame:
         part["kind"] = kind
         for name, column in (("error", error), ("bound", bound)):
             part[name] = frame[column].astype(float)
-            part[f"{name}_std"] = frame[f"{column}_std"].fillna(0.0).astype(float)
+            ends = bars(part[name], frame[f"{column}_std"].fillna(0.0).astype(float))
+            part[f"{name}_least"], part[f"{name}_most"] = zip(*ends, strict=True)
         parts.append(part)
     return pd.concat(parts).dropna(subset=["error", "bound"])
 
@@ -116,8 +124,8 @@ def _draw_pairs(axes: Axes, pairs: pd.DataFrame, methods: Sequence[str]) -> None
         axes.errorbar(
             row["error"],
             row["bound"],
-            xerr=row["error_std"] or None,
-            yerr=row["bound_std"] or None,
+            xerr=_bar(row, "error"),
+            yerr=_bar(row, "bound"),
             marker=look["marker"],
             color=look["color"],
             markerfacecolor=look["color"] if row["kind"] == "randomised" else "white",
@@ -125,6 +133,12 @@ def _draw_pairs(axes: Axes, pairs: pd.DataFrame, methods: Sequence[str]) -> None
             elinewidth=0.7,
             zorder=3,
         )
+
+
+def _bar(row: Mapping[Any, Any], name: str) -> list[list[float]] | None:
+    """How far an error bar reaches down and up; None if it does not."""
+    down, up = row[name] - row[f"{name}_least"], row[f"{name}_most"] - row[name]
+    return [[down], [up]] if down or up else None
 
 
 def _draw_diagonal(axes: Axes, values: Sequence[float]) -> None:
@@ -150,11 +164,7 @@ def _pair_keys(pairs: pd.DataFrame, vacuity: bool) -> list[Line2D]:
                 )
             )
     keys.append(Line2D([], [], color=GREY, linewidth=0.8, label="bound = test error"))
-    if vacuity:
-        keys.append(
-            Line2D([], [], color=GREY, linewidth=0.9, linestyle=":", label="majority class, test")
-        )
-    return keys
+    return [*keys, level_key()] if vacuity else keys
 
 
 def learning_curves(
@@ -167,7 +177,7 @@ def learning_curves(
     """Draw objective (solid) and risk (dashed) against epochs, the KL below, by data set.
 
     Lines are means over seeds, shades reach from the smallest to the largest; both end where the
-    first seed of a method stops.
+    first seed of a method stops, at a marker.
 
     Parameters
     ----------
@@ -207,6 +217,7 @@ def learning_curves(
             top[column].set_title(dataset)
             for method in _unique(of_dataset["method"]):
                 look = line_of(places, method)
+                look["markevery"] = _every(of_dataset["epoch"].nunique(), places.index(method))
                 runs = of_dataset[of_dataset["method"] == method]
                 _draw_range(top[column], runs, "objective", look, "-")
                 _draw_range(top[column], runs, "risk", look, "--")
@@ -241,13 +252,22 @@ def _curves(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(columns[3:], float))
 
 
+def _every(epochs: int, place: int) -> tuple[int, int]:
+    """First point with a marker, and every which: at other epochs than its neighbours' in order."""
+    step = max(epochs // 6, 1)
+    return step * (place % 5) // 5, step
+
+
 def _draw_range(
     axes: Axes, runs: pd.DataFrame, name: str, look: dict[str, Any], style: str
 ) -> None:
     by_epoch = runs.dropna(subset=[name]).groupby("epoch")[name]
     shown = by_epoch.agg(["mean", "min", "max", "size"])
     shown = shown[shown["size"] == runs["run"].nunique()]
-    axes.plot(shown.index, shown["mean"], **look, linestyle=style)
+    start, step = look["markevery"]
+    # One where a line ends: that of a few epochs would not be seen without.
+    marked = [*range(start, len(shown) - 1 - step // 2, step), *range(len(shown))[-1:]]
+    axes.plot(shown.index, shown["mean"], **look | {"markevery": marked}, linestyle=style)
     shade = {"color": look["color"], "alpha": 0.15, "linewidth": 0}
     axes.fill_between(shown.index, shown["min"], shown["max"], **shade)
 

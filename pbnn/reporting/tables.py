@@ -222,7 +222,7 @@ def write_table(
         If `published` lacks ``dataset`` or ``method``, or has two rows for one method.
     """
     paths = [Path(folder) / f"{name}{suffix}" for suffix in (".csv", ".md", ".tex")]
-    printed = _printed(frame, labels)
+    printed = as_text(frame, labels)
     if published is not None:
         printed = _join(printed, published, labels)
     write_atomic(paths[0], frame.to_csv(index=False, lineterminator="\n"))
@@ -231,8 +231,8 @@ def write_table(
     return paths
 
 
-def _printed(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
-    """The columns to read, as text."""
+def as_text(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    """The columns to read, as text: bounds rounded up, with deviations where there are some."""
     columns = {}
     for name, label in labels.items():
         if name not in frame or frame[name].isna().all():

@@ -18,6 +18,7 @@ from pbnn.data import load, split
 from pbnn.evaluation import mode_error, risks
 from pbnn.methods import hidden_name
 from pbnn.reporting import write_records_csv
+from pbnn.reporting.drawing import look_of
 from pbnn.training import load_checkpoint
 
 BASELINES = ["pbgnet_l", "pbgnet_l_bnd", "elbo", "fixed_c"]
@@ -151,6 +152,42 @@ def test_the_marks_reach_the_printed_table(study, finished, copy, table):
     assert list(marked.index[marked == "yes"]) == ["elbo"]
     lines = (copy / "table.md").read_text(encoding="utf-8").splitlines()
     assert [line.split("|")[2].strip() for line in lines if "yes" in line] == ["elbo"]
+    assert "| Gibbs vacuous |" in " ".join(lines[2].split())
+
+
+def test_a_test_error_above_its_bound_is_explained_where_there_is_one():
+    def rows(*errors):
+        records = [
+            made_up(dataset, "majority", 0.2, bound_vote=0.2, gibbs_test=error, error_test=error)
+            for dataset, error in zip("abc", errors, strict=True)
+        ]
+        return tables.rows_of(tables.grid_of(records))
+
+    told = tables.sampled(rows(0.21, 0.2, 0.3), {"a": 1820, "b": 7})
+    assert "a test set is a sample, too" in told
+    assert told.endswith("as here of majority on a (1,820 test points) and of majority on c.")
+    assert tables.sampled(rows(0.1, 0.2, 0.0), {}) == ""
+
+
+def test_a_method_looks_the_same_whichever_others_ran(study):
+    quick, paper = (study.Config(preset=name).filled().methods for name in ("quick", "paper"))
+    assert {*tables.LOOKS} == {*paper} - {"majority", "mlp_tanh"}
+    assert {*quick} <= {*paper}
+    looks = [tuple(look_of(tables.LOOKS, method).values()) for method in tables.LOOKS]
+    assert len({*looks}) == len(looks)
+
+
+def test_what_is_printed_at_the_end_fits_a_terminal(copy, study, capsys):
+    study.draw(copy)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[:-1])) <= 80
+    assert lines[-1].endswith(str(copy / "table.md"))
+    found = [line.split()[:5] for line in lines if " pbgnet_pre " in line]
+    row = read(copy / "table.csv").set_index("method").loc["pbgnet_pre"]
+    ((dataset, _, hidden, bound, test),) = found
+    assert (dataset, hidden) == (row["dataset"], row["hidden"])
+    assert 0 <= float(bound) - row["bound_gibbs"] <= 1e-4
+    assert float(test) == pytest.approx(row["gibbs_test"], abs=5.1e-5)
 
 
 def test_bounds_of_the_rows_follow_from_the_certificates_and_only_theirs_are_kept(
@@ -240,6 +277,7 @@ def test_all_files_are_there_and_say_what_was_done(finished):
     assert (about["seeds"], about["delta"], about["preset"]) == (2, 0.05, "quick")
     assert about["source"] == "scikit-learn digits (bundled, 8x8; not MNIST)"
     assert about["substitute"] is False, "these are the data that were asked for"
+    assert about["test_points"] == {"digits17": len(split(load("digits17")).test)}
     figures = ("bound_vs_error", "bound_by_network", "learning_curves")
     names = {f"{name}.{kind}" for name in figures for kind in ("pdf", "svg", "png")}
     names |= {"table.csv", "table.md", "table.tex", "grid.csv", "tried.csv", "timings.csv"}
