@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pbnn.certificates import Budget, Certificate
-from pbnn.data import TASKS, DataUnavailable, Splits, Task
+from pbnn.data import DataUnavailable, Splits, Task
 from pbnn.files import write_atomic
 from pbnn.opening import Common, checkpoint_of, is_packed, shape_of, show, splits_of
 from pbnn.packed import Check, PackedNetwork, available, certify, error_on_test, verify
@@ -25,27 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Command(Common):
-    """What every command takes, and what it says of a data set that it does not know."""
-
-    threads: int = 1
-    """Threads of the back end numba."""
-
-    def task(self, name: str) -> Task:
-        """The data set by its name."""
-        try:
-            return super().task(name)
-        except ValueError as error:
-            if name in TASKS:
-                raise
-            raise ValueError(
-                f"{str(error).rstrip('.')}. A command knows data sets by their names alone: a "
-                "table of your own goes through `pbnn.data.from_csv` in Python (docs/tutorial.md)."
-            ) from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class CertifyCommand(Command):
+class CertifyCommand(Common):
     """Draw or take a network of a posterior, pack it, certify exactly its bits, write one file.
 
     The certificate bounds the risk of that file's own predictions: those of one network that is
@@ -159,7 +139,7 @@ class CertifyCommand(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyCommand(Command):
+class VerifyCommand(Common):
     """Say what a file claims, and whether it holds; exits with 1 if anything disagrees.
 
     Without data: the seal, the arithmetic of the bound in interval arithmetic, that it is of these
@@ -240,7 +220,7 @@ class VerifyCommand(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictCommand(Command):
+class PredictCommand(Common):
     """Predict with a packed file, into a CSV file of row, label and, where known, the true one."""
 
     file: Path
@@ -305,7 +285,7 @@ class PredictCommand(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchCommand(Command):
+class BenchCommand(Common):
     """Time a packed file on this machine, with each back end that is there."""
 
     file: Path

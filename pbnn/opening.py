@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pbnn.data import Splits, Task, cut, load
+from pbnn.data import TASKS, Splits, Task, cut, load
 from pbnn.packed import Check, PackedNetwork
 
 if TYPE_CHECKING:
@@ -26,11 +26,19 @@ class Common:
     backend: Backend = "auto"
     """All have the same results; auto is the fastest that is there."""
     threads: int = 1
-    """Of the back end numba."""
+    """Threads of the back end numba."""
 
     def task(self, name: str) -> Task:
         """The data set by its name."""
-        return load(name, self.data_dir, offline=self.offline)
+        try:
+            return load(name, self.data_dir, offline=self.offline)
+        except ValueError as error:
+            if name in TASKS:
+                raise
+            raise ValueError(
+                f"{str(error).rstrip('.')}. A command knows data sets by their names alone: a "
+                "table of your own goes through `pbnn.data.from_csv` in Python (docs/tutorial.md)."
+            ) from error
 
     @property
     def how(self) -> dict[str, Any]:

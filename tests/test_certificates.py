@@ -398,13 +398,6 @@ def test_a_certificate_is_printed_as_a_sentence(delta, choices, change, sure, mo
     assert repr(made).startswith("Certificate(predictor=")
 
 
-def test_a_sentence_is_that_of_the_estimators():
-    from pbnn.estimators.certified import told
-
-    made = certify_gibbs(make(), EXACT, Budget(0.05, 1, 7), PROVENANCE)
-    assert str(made) == told({made.predictor: made})
-
-
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from importlib import metadata
@@ -261,15 +262,7 @@ class Certificate:
         With probability at least 95% over the draw of 100 points, the fixed network errs on at most
         6.2% of new points.
         """
-        budget = self.budget
-        sure = 100 * (1 - Decimal(str(float(budget.delta))))
-        bound = 100 * Decimal(self.bound)
-        paid = f"; the choice among {budget.choices} is paid for" if budget.choices > 1 else ""
-        return (
-            f"With probability at least {_rounded(sure, '1e-6', ROUND_FLOOR)}% over the draw of "
-            f"{self.n} points, the {self.predictor} errs on at most "
-            f"{_rounded(bound, '0.1', ROUND_CEILING)}% of new points{paid}."
-        )
+        return told([self])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -339,6 +332,23 @@ def _check_parts(
     for name, value, kind in parts:
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"{where}: `{name}` must hold a {kind.__name__}, got {value!r}.")
+
+
+def told(certificates: Iterable[Certificate]) -> str:
+    """Certificates of one budget that hold at once, in one sentence, rounded to the safe side."""
+    each = list(certificates)
+    budget = each[0].budget
+    sure = _rounded(100 * (1 - Decimal(str(float(budget.delta)))), "1e-6", ROUND_FLOOR)
+    parts = [
+        f"the {one.predictor} {verb}on at most "
+        f"{_rounded(100 * Decimal(one.bound), '0.1', ROUND_CEILING)}%"
+        for one, verb in zip(each, ["errs ", *[""] * len(each)], strict=False)
+    ]
+    paid = f"; the choice among {budget.choices} is paid for" if budget.choices > 1 else ""
+    return (
+        f"With probability at least {sure}% over the draw of {each[0].n} points, "
+        f"{', '.join(parts)} of new points{paid}."
+    )
 
 
 def _rounded(percent: Decimal, unit: str, rounding: str) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import html
-import math
 import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from decimal import ROUND_FLOOR, Decimal
 from typing import Any, Self
 
 import numpy as np
@@ -25,7 +23,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
-from pbnn.certificates import Budget, Certificate, Provenance
+from pbnn.certificates import Budget, Certificate, Provenance, statement
 from pbnn.data import Task
 from pbnn.estimators.sample import (
     Sample,
@@ -289,17 +287,4 @@ def told(certificates: Mapping[str, Certificate]) -> str:
     With probability at least 95% over the draw of 100 points, the fixed network errs on at most
     7.6% of new points; the choice among 3 is paid for.
     """
-    each = list(certificates.values())
-    budget = each[0].budget
-    parts = [f"the {one.predictor} errs on at most {_percent(one.bound)}" for one in each[:1]]
-    parts += [f"the {one.predictor} on at most {_percent(one.bound)}" for one in each[1:]]
-    paid = f"; the choice among {budget.choices} is paid for" if budget.choices > 1 else ""
-    sure = (100 * (1 - Decimal(str(budget.delta)))).quantize(Decimal("1e-6"), ROUND_FLOOR)
-    return (
-        f"With probability at least {sure.normalize():f}% over the draw of {each[0].n} "
-        f"points, {', '.join(parts)} of new points{paid}."
-    )
-
-
-def _percent(bound: float) -> str:
-    return f"{math.ceil(1000 * bound) / 10:g}%"
+    return statement.told(certificates.values())

@@ -19,9 +19,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "catalogue.md"
 HEAD = """\
 # Every bound
 
-Made from `pbnn.bounds.CATALOGUE` by `make api`: names are its keys, and what is called stands beside
-them. *Simulated* bounds are those whose promise
-`make coverage` counts; the others say why not. Functions and formulas: `help(pbnn.bounds.maurer)`.
+Made from `pbnn.bounds.CATALOGUE` by `make api`: names are its keys, and what is called stands
+beside them. *Simulated* bounds are those whose promise `make coverage` counts; the others say why
+not. Functions and formulas: `help(pbnn.bounds.maurer)`.
 """
 # Public functions that bound nothing by themselves.
 TOOLS = {
