@@ -370,6 +370,7 @@ def test_bars_are_in_sight_and_end_at_zero(monkeypatch):
             record("a", "m", seed, gibbs_test=error, bound_gibbs=0.1 + error)
             for seed, error in enumerate(errors)
         ]
+        records.append(record("a", "other", gibbs_test=0.051, bound_gibbs=0.2))
         figure = drawn(monkeypatch, reporting.bound_vs_error, reporting.table(records))
         (axes,) = figure.axes
         mean, spread = statistics.mean(errors), statistics.stdev(errors)
