@@ -254,7 +254,7 @@ def _warn_of_repeats(found: Pass) -> None:
             f"{found.repeated} of the {found.n} points of `loader` came before in the same pass, "
             "with the same label. If the data have such twins by chance, the certificate holds; if "
             "the loader draws with replacement, or fills up batches, its n is too large.",
-            stacklevel=3,
+            stacklevel=4,  # past `no_grad`
         )
 
 

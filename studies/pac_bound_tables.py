@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binom
 from tabulate import tabulate
 
 from pbnn import reporting
@@ -218,18 +219,23 @@ def caption_of(about: dict[str, Any], rows: pd.DataFrame, compared: bool) -> str
 
 def sampled(rows: pd.DataFrame, points: Mapping[str, int]) -> str:
     """A sentence on the rows whose test error exceeds their bound; none if there are none."""
-    above = rows["error_test"] > rows["bound_vote"]
-    above |= rows["gibbs_test"] > rows["bound_gibbs"]
-    if not above.any():
+    told = []
+    for row in rows.to_dict("records"):
+        pairs = (("error_test", "bound_vote"), ("gibbs_test", "bound_gibbs"))
+        above = [(row[error], row[bound]) for error, bound in pairs if row[error] > row[bound]]
+        if above and (n := points.get(row["dataset"])):
+            chance = min(binom.sf(round(error * n) - 1, n, bound) for error, bound in above)
+            words = (
+                f"{n:,} test points: as many errors have probability {chance:.2g}, were the risk"
+            )
+            told.append(f"{row['method']} on {row['dataset']} ({words} the bound)")
+        elif above:
+            told.append(f"{row['method']} on {row['dataset']}")
+    if not told:
         return ""
-    found = [
-        f"{row['method']} on {row['dataset']}"
-        + (f" ({points[row['dataset']]:,} test points)" if row["dataset"] in points else "")
-        for row in rows[above].to_dict("records")
-    ]
     return (
-        " A bound is of the risk, and a test set is a sample, too: the error on it may exceed a "
-        f"valid bound of the risk, as here of {' and of '.join(found)}."
+        " A bound is of the risk, and a test set is a sample, too: its error exceeds the bound of "
+        f"{' and of '.join(told)}."
     )
 
 

@@ -378,6 +378,7 @@ def test_what_is_verified_is_a_certificate():
     [
         (0.05, 1, {}, "95", None, ""),
         (1e-9, 1, {}, "99.999999", None, ""),
+        (1e-40, 1, {}, "99.999999", None, ""),  # no probability of 1
         (0.05, 7, {"bound": 0.0701}, "95", "7.1", "; the choice among 7 is paid for"),
         (0.05, 1, {"bound": 0.07}, "95", "7.1", ""),  # the float64 lies above 0.07
         (0.05, 1, {"bound": 1.0}, "95", "100", ""),
@@ -396,6 +397,34 @@ def test_a_certificate_is_printed_as_a_sentence(delta, choices, change, sure, mo
     assert most in (None, found[1])
     assert 0 <= float(found[1]) - 100 * made.bound <= 0.1
     assert repr(made).startswith("Certificate(predictor=")
+
+
+def test_the_sentence_names_all_draws_that_its_probability_is_over():
+    budget = Budget(0.05, choices=1, family="deployed")
+    given = {"budget": budget, "events": budget.events(exact=True), "provenance": PROVENANCE}
+    drawn = statement.stated("rivasplata", 1, risk=0.02, kl=3.0, n=1000, **given)
+    assert "over the draw of 1000 points and the draw of the networks, the drawn vote" in str(drawn)
+    budget = Budget(0.05, choices=1, family="classes")
+    given |= {"budget": budget, "events": budget.events(exact=False), "draws": 5000}
+    estimated = statement.stated("maurer", risk=0.02, kl=3.0, n=1000, **given)
+    assert "and the 5,000 draws that estimate the empirical risk, the randomised" in str(estimated)
+    with pytest.raises(ValueError, match="of one budget and n"):
+        statement.told([drawn, estimated])
+    with pytest.raises(ValueError, match="of one budget and n"):
+        statement.told([])
+
+
+def test_ingredients_that_cannot_be_are_refused():
+    budget = Budget(0.05, choices=1, family="signs")
+    given = {"budget": budget, "events": budget.events(exact=True), "provenance": PROVENANCE}
+    given |= {"risk": 0.2, "kl": 3.0, "n": 1000}
+    with pytest.raises(ValueError, match="`lower_right` must not exceed the risk"):
+        verify(statement.stated("derandomised", lower_right=0.21, **given))
+    budget = Budget(0.05, choices=1, family="classes")
+    given |= {"budget": budget, "events": budget.events(exact=False), "draws": 10_000, "risk": 0.3}
+    losses = [[0.0, 7000.0], *([[1.0, 0.75]] * 4000)]
+    with pytest.raises(ValueError, match="whole positive counts"):
+        verify(statement.stated("maurer", losses=losses, group=10, **given))
 
 
 @pytest.mark.parametrize(

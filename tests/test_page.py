@@ -362,7 +362,7 @@ def test_all_shares_are_spoken_of_by_name():
 
 def test_a_small_probability_is_explained_by_the_whole():
     words = dict(meaning(certificate()))
-    told = "all of them hold at once with probability at least 1 − 0.05"
+    told = "that its budget counts: those hold at once with probability at least 1 − 0.05;"
     assert words["How surely"].startswith("Alone, this fails with probability at most 0.00238,")
     assert told in words["How surely"]
     budget = Budget(0.05, choices=1, family="deployed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.feature_selection import SelectFromModel
+from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.model_selection import GridSearchCV, ParameterGrid
 from sklearn.pipeline import make_pipeline
@@ -186,6 +190,62 @@ def test_tables_without_a_transformer_are_refused_with_the_way_that_keeps_a_cert
         clone(PBG).fit(table[columns], labels)
 
 
+LDA = LinearDiscriminantAnalysis().fit(np.eye(4), [0, 1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        FrozenEstimator(LDA),
+        make_pipeline(FrozenEstimator(LDA), StandardScaler()),
+        FunctionTransformer(LDA.transform),
+        FunctionTransformer(partial(LDA.transform)),
+        SelectFromModel(LDA, prefit=True),
+    ],
+)
+def test_what_was_fitted_before_is_refused(step: Any, points: Points) -> None:
+    with pytest.raises(ValueError, match="fitted here, on the prior split alone, and never before"):
+        _with(PBG, preprocessing=step).fit(*points)
+
+
+def _by_group(table: pd.DataFrame) -> pd.DataFrame:
+    means = table.groupby("smokes")[["age"]].transform("mean")
+    return table[["age"]].fillna(means).fillna(0.0)
+
+
+def _in_place(table: pd.DataFrame) -> pd.DataFrame:
+    table["age"] = table["age"].fillna(table["age"].mean())
+    return table[["age"]]
+
+
+def _beside_a_large_column(table: pd.DataFrame) -> pd.DataFrame:
+    ages = table[["age"]].fillna(0.0)
+    return (ages - ages.mean()).assign(year=6000.0)
+
+
+def _codes(table: pd.DataFrame) -> pd.DataFrame:
+    return table[["age"]].fillna(0.0).assign(code=table["kind"].cat.codes)
+
+
+def _chance(table: pd.DataFrame) -> pd.DataFrame:
+    return table[["age"]].fillna(0.0) + np.random.default_rng().normal(size=(len(table), 1))
+
+
+@pytest.mark.parametrize(
+    "prepare", [_by_group, _in_place, _beside_a_large_column, _codes, _chance, pd.get_dummies]
+)
+def test_no_point_is_prepared_by_its_company(
+    prepare: Any, patients: tuple[pd.DataFrame, NDArray[Any]]
+) -> None:
+    table = patients[0].assign(kind=patients[0]["smokes"].astype("category"))
+    table.loc[0, "age"] = 1.0  # the first row has no gap
+    given = table.copy()
+    step = make_pipeline(FunctionTransformer(prepare), SimpleImputer())
+    with pytest.raises(ValueError, match="whatever points are beside it"):
+        _with(PBG, preprocessing=step).fit(table, patients[1])
+    pd.testing.assert_frame_equal(table, given)
+
+
 def test_a_path_is_no_table() -> None:
     with pytest.raises(ValueError, match=r"`X` must be a table, got the path 'patients\.csv'"):
         clone(PBG).fit("patients.csv", ["ill", "healthy"])
@@ -351,7 +411,10 @@ def test_a_search_that_is_not_paid_for_is_warned_of(points: Points) -> None:
     assert fitted.best_estimator_.bound_ <= 1
     with pytest.warns(UserWarning, match="`hidden` came by `set_params`.*say by `choices`"):
         GridSearchCV(_with(PBG), {"hidden": [(2,), (3,)]}, cv=2).fit(x, y)
-    clone(_with(PBG)).set_params(random_state=1, verbose=0).fit(x, y)  # no warning, as no search
+    once = clone(_with(PBG)).set_params(random_state=1, verbose=0, epochs=PBG.epochs)
+    with pytest.raises(ValueError, match="foo"):
+        once.set_params(foo=1)
+    once.fit(x, y)  # no warning, as no search
 
 
 def test_a_transformer_is_fitted_on_the_prior_split_alone(points: Points) -> None:
@@ -453,7 +516,7 @@ def test_the_certificate_is_shown_once_there_is_one(model: Any, points: Points) 
     model = clone(model)
     assert "With probability" not in model._repr_html_()
     sentence = told(model.fit(*points).certificates_)
-    assert sentence.startswith("With probability at least 95% over the draw of 60 points, the ")
+    assert sentence.startswith("With probability at least 95% over the draw of 60 points")
     assert f"<p>{sentence}</p>" in model._repr_html_()
     assert f"<p>{sentence}</p>" in model._repr_mimebundle_()["text/html"]
     with sklearn.config_context(display="text"):

@@ -8,7 +8,7 @@ import os
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 from importlib import metadata
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -334,21 +334,36 @@ def _check_parts(
             raise ValueError(f"{where}: `{name}` must hold a {kind.__name__}, got {value!r}.")
 
 
+def draws_of(certificate: Certificate) -> list[str]:
+    """Draws over which a certificate's probability is, beside those of its points, in words."""
+    c, found = certificate, []
+    if c.predictor.startswith("drawn"):
+        found.append("the draw of the network" + "s" * (c.predictor == "drawn vote"))
+    if c.draws:
+        found.append(f"the {c.draws:,} draws that estimate the empirical risk")
+    return found
+
+
 def told(certificates: Iterable[Certificate]) -> str:
     """Certificates of one budget that hold at once, in one sentence, rounded to the safe side."""
     each = list(certificates)
+    if len({(one.n, one.budget) for one in each}) != 1:
+        raise ValueError("`certificates` must be one or more of one budget and n.")
     budget = each[0].budget
-    sure = _rounded(100 * (1 - Decimal(str(float(budget.delta)))), "1e-6", ROUND_FLOOR)
+    *firsts, last = dict.fromkeys(
+        [f"the draw of {each[0].n} points", *(draw for one in each for draw in draws_of(one))]
+    )
+    over = f"{', '.join(firsts)} and {last}" if firsts else last
+    with localcontext() as context:
+        context.rounding = ROUND_FLOOR  # 1 − δ of a tiny δ is less than 1
+        sure = _rounded(100 * (1 - Decimal(str(float(budget.delta)))), "1e-6", ROUND_FLOOR)
     parts = [
         f"the {one.predictor} {verb}on at most "
         f"{_rounded(100 * Decimal(one.bound), '0.1', ROUND_CEILING)}%"
         for one, verb in zip(each, ["errs ", *[""] * len(each)], strict=False)
     ]
     paid = f"; the choice among {budget.choices} is paid for" if budget.choices > 1 else ""
-    return (
-        f"With probability at least {sure}% over the draw of {each[0].n} points, "
-        f"{', '.join(parts)} of new points{paid}."
-    )
+    return f"With probability at least {sure}% over {over}, {', '.join(parts)} of new points{paid}."
 
 
 def _rounded(percent: Decimal, unit: str, rounding: str) -> str:
@@ -421,6 +436,13 @@ def _check_ingredients(c: Certificate) -> None:
             raise ValueError(
                 f"`n`, `draws` and `kl` must be those of the steps, {right}, got {told}"
             )
+    if c.lower_right > c.risk_upper:
+        raise ValueError(
+            f"`lower_right` must not exceed the risk, {c.risk_upper}, as each loss is at least "
+            f"that; got {c.lower_right}"
+        )
+    if any(count != round(count) or count < 1 for _, count in c.losses):
+        raise ValueError("`losses` must have whole positive counts, got others")
     if c.group < 1 or (c.losses and not c.draws):
         raise ValueError(f"`group` {c.group} or `losses` must be of draws, got {c.draws}")
 

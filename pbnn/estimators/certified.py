@@ -27,8 +27,10 @@ from pbnn.certificates import Budget, Certificate, Provenance, statement
 from pbnn.data import Task
 from pbnn.estimators.sample import (
     Sample,
+    alone,
     as_float32,
     content_of,
+    lone_rows,
     preprocessor_of,
     rows_of,
     seed_of,
@@ -40,7 +42,9 @@ from pbnn.training import FitConfig
 
 FLOATS = (np.float64, np.float32)
 CLOSE = 1e-3
-"""How far an input may differ from the same alone by rounding, relative to the largest."""
+ROUNDING = 1e-6
+"""How far an input may differ from the same in other company by rounding: CLOSE of the largest of
+its column, and ROUNDING of the largest of all."""
 
 
 _UNTREATED = (
@@ -69,14 +73,17 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator, ABC):
     random_state: Any
     verbose: int
     _changed: frozenset[str] = frozenset()
+    _tables: bool = False  # whether a transformer was given, which sees the points as they are
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters, as every search does: `fit` then warns where no choice is paid for.
 
         Not of `choices`, `verbose` and `random_state`, which scikit-learn's ensembles set, too.
         """
-        self._changed |= params.keys() - {"choices", "random_state", "verbose"}
+        before = self.get_params(deep=False)
         super().set_params(**params)
+        changed = {name for name, value in params.items() if before.get(name) is not value}
+        self._changed |= changed - {"choices", "random_state", "verbose"}
         return self
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
@@ -103,6 +110,7 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator, ABC):
             self.__dict__.pop(
                 name, None
             )  # of the network before, should this fit not come to its end
+        self._tables = not (self.preprocessing is None or isinstance(self.preprocessing, str))
         points, given = self._table(X, y)
         check_classification_targets(given)
         self.classes_, labels = np.unique(given, return_inverse=True)
@@ -160,7 +168,7 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator, ABC):
         if isinstance(X, str | os.PathLike):
             read = "`pandas.read_csv` or `pbnn.data.from_csv` reads one"
             raise ValueError(f"`X` must be a table, got the path {os.fspath(X)!r}: {read}.")
-        if not self._treats_tables:
+        if not self._tables:
             try:
                 checked: tuple[Any, NDArray[Any]] = validate_data(self, X, y, dtype=FLOATS)
             except ValueError as error:
@@ -174,11 +182,6 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator, ABC):
         labels = column_or_1d(check_array(y, ensure_2d=False, dtype=None, input_name="y"))
         check_consistent_length(points, labels)
         return points, labels
-
-    @property
-    def _treats_tables(self) -> bool:
-        """Whether a transformer is given, which sees the points as they are."""
-        return self.preprocessing is not None and not isinstance(self.preprocessing, str)
 
     def _warn_of_a_search(self) -> None:
         """Of parameters that came by `set_params`: an estimator cannot see who chooses them."""
@@ -204,32 +207,51 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator, ABC):
         if isinstance(given, str) and given == "auto":
             given = self._usual_preprocessing(learned)
         step = preprocessor_of(given, learned=learned)
-        return step.fit(rows_of(X, rows), y[rows]) if step is not None and learned else step
+        if step is not None and learned:
+            points = rows_of(X, rows)
+            step.fit(points.copy() if self._tables else points, y[rows])
+        return step
 
     def _usual_preprocessing(self, learned: bool) -> str | None:
         return "standard" if learned else "norm"
 
     def _inputs(self, X: Any) -> Tensor:
         """Points as the network reads them: each depends on itself and the prior split alone."""
+        if self._tables:
+            X = X.copy()  # transformers may write into what they are given
         prepared = X if self.preprocessor_ is None else self.preprocessor_.transform(X)
         return torch.from_numpy(check_array(as_float32(prepared)))
 
     def _check_inputs(self, X: Any, inputs: Tensor) -> None:
         """Refuse preprocessing that drops points, or looks at those beside a point."""
-        same = len(inputs) == len(X)
-        if same:  # only then is there something for each point, and for one alone
-            alone = self._inputs(rows_of(X, slice(1)))
-            same = bool(((alone - inputs[:1]).abs() <= CLOSE * inputs.abs().max()).all())
-        if not same:
+        if self.preprocessor_ is None:
+            return
+        draws = np.random.RandomState(0)
+        mixed = draws.permutation(len(X))
+        halves = [(rows_of(X, rows), rows) for rows in np.array_split(mixed, 2)]
+        ones = [(alone(X, row), [row]) for row in lone_rows(X, draws)]
+        largest = inputs.abs().amax(0)
+        slack = CLOSE * largest + ROUNDING * largest.max()
+        if len(inputs) != len(X) or not all(
+            self._prepared_so(points, inputs[rows], slack) for points, rows in halves + ones
+        ):
             raise ValueError(
                 "`preprocessing` must make of a point the same whatever points are beside it, got "
                 f"{self.preprocessor_}, which does not."
             )
 
+    def _prepared_so(self, points: Any, inputs: Tensor, slack: Tensor) -> bool:
+        """Whether points become these inputs in other company, and at another time, too."""
+        try:
+            found = self._inputs(points)
+        except ValueError:
+            return False
+        return found.shape == inputs.shape and bool(((found - inputs).abs() <= slack).all())
+
     def _points(self, X: ArrayLike) -> Tensor:
         """New points, checked against those of `fit`."""
         check_is_fitted(self)
-        if not self._treats_tables:
+        if not self._tables:
             return self._inputs(validate_data(self, X, reset=False, dtype=FLOATS))
         points = table_of(X)
         validate_data(self, points, reset=False, skip_check_array=True)

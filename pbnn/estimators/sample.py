@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.utils import check_array, check_random_state, get_tags
 from torch import Tensor
@@ -18,6 +20,8 @@ from pbnn.data import Splits, Task, split
 
 LEAST = 2
 """Points of a part: of a single one there is no variance."""
+LONE = 8
+"""Points that are looked at one by one."""
 
 NAMED = {"standard": StandardScaler, "norm": Normalizer}
 """Preprocessing by name."""
@@ -111,12 +115,43 @@ def preprocessor_of(given: Any, *, learned: bool) -> Any:
             f"got {given!r}."
         )
     step = NAMED[given]() if isinstance(given, str) else clone(given)
+    if why := next(filter(None, map(_known_before, _parts(step))), None):
+        raise ValueError(
+            "`preprocessing` must be fitted here, on the prior split alone, and never before: got "
+            f"{step}, in which {why}."
+        )
     if not learned and get_tags(step).requires_fit:
         raise ValueError(
             "`preprocessing` must need no fit where `prior_share` is 0, as no point may shape "
             f"it; got {step}. 'norm' divides each point by its norm."
         )
     return step
+
+
+def _parts(step: Any) -> Iterator[Any]:
+    """A transformer and all that its parameters hold."""
+    yield step
+    if hasattr(step, "get_params"):
+        yield from step.get_params(deep=True).values()
+
+
+def _known_before(part: Any) -> str:
+    """Why a clone may know points that it was not fitted on here, or nothing."""
+    if not hasattr(part, "fit") or isinstance(part, type):
+        return ""
+    func = getattr(part, "func", None)
+    while isinstance(func, functools.partial):
+        func = func.func
+    if hasattr(getattr(func, "__self__", None), "fit"):
+        return "the function is a method of an estimator"
+    clones = BaseEstimator.__sklearn_clone__
+    if getattr(type(part), "__sklearn_clone__", clones) is not clones:
+        return f"{type(part).__name__} keeps what it was fitted on when it is cloned"
+    if getattr(part, "prefit", False) is True or getattr(part, "cv", None) == "prefit":
+        return f"{type(part).__name__} is fitted before"
+    if any(name.endswith("_") and not name.startswith("_") for name in vars(part)):
+        return f"{type(part).__name__} is fitted although it was cloned"
+    return ""
 
 
 def table_of(x: Any) -> Any:
@@ -133,6 +168,22 @@ def table_of(x: Any) -> Any:
 def rows_of(x: Any, rows: Any) -> Any:
     """Rows of an array or a data frame, which keeps its columns."""
     return x.iloc[rows] if hasattr(x, "iloc") else x[rows]
+
+
+def lone_rows(x: Any, draws: np.random.RandomState) -> list[int]:
+    """Some rows to look at one by one, of those with gaps as many as of all."""
+    gaps = np.flatnonzero(pd.DataFrame(x).isna().any(axis=1))
+    some = [draws.permutation(rows)[:LONE] for rows in (np.arange(len(x)), gaps)]
+    return sorted({int(row) for row in np.concatenate(some)})
+
+
+def alone(x: Any, row: int) -> Any:
+    """One row, without the levels of a column that are those of others."""
+    one = rows_of(x, slice(row, row + 1))
+    if not hasattr(one, "iloc"):
+        return one
+    levels = one.select_dtypes("category").columns
+    return one.assign(**{name: one[name].cat.remove_unused_categories() for name in levels})
 
 
 def content_of(x: Any) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pbnn.certificates import THEOREMS, Certificate
-from pbnn.certificates.statement import FIXED, KNOWN, event_of
+from pbnn.certificates.statement import FIXED, KNOWN, draws_of, event_of
 from pbnn.files import read_json
 
 SCHEMA_VERSION = 1
@@ -114,19 +114,16 @@ def events_of(certificate: Certificate) -> list[str]:
 
 def _surety(c: Certificate) -> str:
     """The probability of failure, and over which draws it is."""
-    over = [f"the draw of the {c.n:,} certification examples"]
-    if c.predictor.startswith("drawn"):
-        over.append("the draw of the network" + "s" * (c.predictor == "drawn vote"))
-    if c.draws:
-        over.append(f"the {c.draws:,} draws that estimate the empirical risk")
+    over = [f"the draw of the {c.n:,} certification examples", *draws_of(c)]
     delta = sum(c.events[event] for event in events_of(c))
     alone = delta < c.budget.delta
     told = f"{'Alone, this' if alone else 'This'} fails with probability at most {up(delta, 3)}, "
     told += f"over {' and '.join(over)}. Once they are drawn, the promise holds or it does not."
     if alone:
         told += (
-            f" It is so little because δ = {c.budget.delta:g} was divided among many statements: "
-            f"all of them hold at once with probability at least 1 − {c.budget.delta:g}."
+            f" δ = {c.budget.delta:g} was divided among the predictors, seeds and choices that "
+            "its budget counts: those hold at once with probability at least "
+            f"1 − {c.budget.delta:g}; what has a budget of its own may fail beside them."
         )
     return told
 
@@ -145,7 +142,7 @@ def _budget(c: Certificate) -> str:
     return (
         f"δ = {c.budget.delta:g} was divided by {' and by '.join(paid)}, and what is left, "
         f"{up(c.budget.each(), 3)}, was {shared}: with probability at least 1 − {c.budget.delta:g} "
-        "all of these statements hold at once."
+        "all statements that it was divided among hold at once."
     )
 
 

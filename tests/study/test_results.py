@@ -11,7 +11,7 @@ import pac_bound_tables as tables
 import pandas as pd
 import pytest
 import torch
-from scipy.stats import beta
+from scipy.stats import beta, binom
 
 from pbnn.certificates import Certificate, verify
 from pbnn.data import load, split
@@ -165,7 +165,10 @@ def test_a_test_error_above_its_bound_is_explained_where_there_is_one():
 
     told = tables.sampled(rows(0.21, 0.2, 0.3), {"a": 1820, "b": 7})
     assert "a test set is a sample, too" in told
-    assert told.endswith("as here of majority on a (1,820 test points) and of majority on c.")
+    chance = 1 - binom.cdf(381, 1820, 0.2)  # of 382 errors and more
+    assert "majority on a (1,820 test points: as many errors have" in told
+    assert f"have probability {chance:.2g}, were the risk the bound)" in told
+    assert told.endswith("and of majority on c.")
     assert tables.sampled(rows(0.1, 0.2, 0.0), {}) == ""
 
 
