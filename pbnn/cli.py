@@ -14,7 +14,7 @@ import numpy as np
 from pbnn.certificates import Budget, Certificate
 from pbnn.data import DataUnavailable, Splits, Task
 from pbnn.files import write_atomic
-from pbnn.opening import Common, checkpoint_of, is_packed, shape_of, show, splits_of
+from pbnn.opening import Common, checkpoint_of, is_json, is_packed, shape_of, show, splits_of
 from pbnn.packed import Check, PackedNetwork, available, certify, error_on_test, verify
 from pbnn.packed import load as load_packed
 from pbnn.packed import save as save_packed
@@ -346,15 +346,6 @@ def main() -> None:
         print("\nInterrupted.", file=sys.stderr)
         code = 130
     raise SystemExit(code)
-
-
-def is_json(path: Path) -> bool:
-    """Whether a file begins as a JSON object; one of safetensors has zeros in its first 8 bytes."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is no file.")
-    with path.open("rb") as stream:
-        head = stream.read(8)
-    return head.lstrip().startswith(b"{") and 0 not in head
 
 
 def timed(packed: PackedNetwork, x: Any, backend: str, threads: int, seconds: float) -> float:

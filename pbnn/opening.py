@@ -57,10 +57,20 @@ def splits_of(task: Task, made: dict[str, Any]) -> Splits:
 
 def is_packed(path: Path) -> bool:
     """Whether a file calls itself a packed network."""
+    return b"packed network" in _beginning(path, 2**20)
+
+
+def is_json(path: Path) -> bool:
+    """Whether a file begins as a JSON object; one of safetensors has zeros in its first 8 bytes."""
+    head = _beginning(path, 8)
+    return head.lstrip().startswith(b"{") and 0 not in head
+
+
+def _beginning(path: Path, size: int) -> bytes:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no file.")
     with path.open("rb") as stream:
-        return b"packed network" in stream.read(2**20)
+        return stream.read(size)
 
 
 def checkpoint_of(path: Path) -> BLRNet:

@@ -358,9 +358,9 @@ def told(certificates: Iterable[Certificate]) -> str:
         context.rounding = ROUND_FLOOR  # 1 − δ of a tiny δ is less than 1
         sure = _rounded(100 * (1 - Decimal(str(float(budget.delta)))), "1e-6", ROUND_FLOOR)
     parts = [
-        f"the {one.predictor} {verb}on at most "
+        f"the {one.predictor} {'' if place else 'errs '}on at most "
         f"{_rounded(100 * Decimal(one.bound), '0.1', ROUND_CEILING)}%"
-        for one, verb in zip(each, ["errs ", *[""] * len(each)], strict=False)
+        for place, one in enumerate(each)
     ]
     paid = f"; the choice among {budget.choices} is paid for" if budget.choices > 1 else ""
     return f"With probability at least {sure}% over {over}, {', '.join(parts)} of new points{paid}."
@@ -441,7 +441,7 @@ def _check_ingredients(c: Certificate) -> None:
             f"`lower_right` must not exceed the risk, {c.risk_upper}, as each loss is at least "
             f"that; got {c.lower_right}"
         )
-    if any(count != round(count) or count < 1 for _, count in c.losses):
+    if any(count < 1 or not float(count).is_integer() for _, count in c.losses):
         raise ValueError("`losses` must have whole positive counts, got others")
     if c.group < 1 or (c.losses and not c.draws):
         raise ValueError(f"`group` {c.group} or `losses` must be of draws, got {c.draws}")

@@ -106,10 +106,9 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator, ABC):
         ValueError
             For points, labels or parameters that are outside of their domain.
         """
+        # Those of the network before must not outlive it, should this fit not come to its end.
         for name in ("certificates_", "certificate_", "bound_"):
-            self.__dict__.pop(
-                name, None
-            )  # of the network before, should this fit not come to its end
+            self.__dict__.pop(name, None)
         self._tables = not (self.preprocessing is None or isinstance(self.preprocessing, str))
         points, given = self._table(X, y)
         check_classification_targets(given)

@@ -217,11 +217,11 @@ def learning_curves(
             top[column].set_title(dataset)
             for method in _unique(of_dataset["method"]):
                 look = line_of(places, method)
-                look["markevery"] = _every(of_dataset["epoch"].nunique(), places.index(method))
+                every = _every(of_dataset["epoch"].nunique(), places.index(method))
                 runs = of_dataset[of_dataset["method"] == method]
-                _draw_range(top[column], runs, "objective", look, "-")
-                _draw_range(top[column], runs, "risk", look, "--")
-                _draw_range(bottom[column], runs, "kl", look, "-")
+                _draw_range(top[column], runs, "objective", look, "-", every)
+                _draw_range(top[column], runs, "risk", look, "--", every)
+                _draw_range(bottom[column], runs, "kl", look, "-", every)
             fit(top[column], "y", risks)
             bottom[column].set_xlabel("epoch")
             bottom[column].xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -259,12 +259,17 @@ def _every(epochs: int, place: int) -> tuple[int, int]:
 
 
 def _draw_range(
-    axes: Axes, runs: pd.DataFrame, name: str, look: dict[str, Any], style: str
+    axes: Axes,
+    runs: pd.DataFrame,
+    name: str,
+    look: dict[str, Any],
+    style: str,
+    every: tuple[int, int],
 ) -> None:
     by_epoch = runs.dropna(subset=[name]).groupby("epoch")[name]
     shown = by_epoch.agg(["mean", "min", "max", "size"])
     shown = shown[shown["size"] == runs["run"].nunique()]
-    start, step = look["markevery"]
+    start, step = every
     # One where a line ends: that of a few epochs would not be seen without.
     marked = [*range(start, len(shown) - 1 - step // 2, step), *range(len(shown))[-1:]]
     axes.plot(shown.index, shown["mean"], **look | {"markevery": marked}, linestyle=style)

@@ -98,10 +98,10 @@ def render(
     pages = _pages(place, description or "")
     title, asked = described(description or _title(pages) or place.name)
     main, further = _parted(pages, str(title.striptags()))
-    tables = _tables(place)
+    records = read_records(place)
+    tables = _tables(place, bool(records))
     if not any(isinstance(it, Table) for it in main) and tables:
         main.append(tables.pop(0))
-    records = read_records(place)
     certificates, certificates_note = statements(place, records)
     parts: dict[str, Any] = {
         "asked": asked,
@@ -147,9 +147,8 @@ def _parted(
     return whole[: end + 1], whole[end + 1 :]
 
 
-def _tables(folder: Path) -> list[Table]:
+def _tables(folder: Path, records: bool) -> list[Table]:
     """The CSV files, the study's table first; a file that is another's copy stands once."""
-    records = bool(read_records(folder))
     paths = sorted(folder.glob("*.csv"), key=lambda path: (path.name != "table.csv", path.name))
     seen: set[bytes] = set()
     found = []
