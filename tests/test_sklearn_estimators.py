@@ -193,9 +193,17 @@ def test_tables_without_a_transformer_are_refused_with_the_way_that_keeps_a_cert
 LDA = LinearDiscriminantAnalysis().fit(np.eye(4), [0, 1, 0, 1])
 
 
+class Kept(FunctionTransformer):
+    """Is its own clone, with whatever it knows."""
+
+    def __sklearn_clone__(self) -> Any:
+        return self
+
+
 @pytest.mark.parametrize(
     "step",
     [
+        Kept(),
         FrozenEstimator(LDA),
         make_pipeline(FrozenEstimator(LDA), StandardScaler()),
         FunctionTransformer(LDA.transform),
