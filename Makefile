@@ -64,6 +64,8 @@ lint: $(STAMP) ## ruff: rules and format
 types: $(STAMP) ## mypy
 	$(RUN) -m mypy
 
+# Each process of the tests with threads of its own would wait for the others.
+unit: export OMP_NUM_THREADS ?= 1
 unit: $(STAMP) ## the tests
 	$(RUN) -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
